@@ -1,0 +1,128 @@
+package interlock
+
+import (
+	"context"
+	"errors"
+)
+
+// errNoGate: the gate cannot be opened, or not be locked; wait without it.
+var errNoGate = errors.New("interlock: no gate")
+
+// gateSuffix is appended to the path of a lock file to name its gate, where that is a file
+// of its own.
+const gateSuffix = ".gate"
+
+func (f *lockFile) openGate(create bool) (handle, error) {
+	if !f.gateInFile() {
+		return openHandle(f.path+gateSuffix, create, f.perm)
+	}
+	h, err := openHandle(f.path, false, 0)
+	if err != nil {
+		return h, err
+	}
+	id, err := f.identity()
+	if err == nil {
+		var at identity
+		if at, err = h.identity(); err == nil && (at.dev != id.dev || at.ino != id.ino) {
+			f.knownAt = never
+			err = errStale
+		}
+	}
+	if err != nil {
+		h.close()
+	}
+	return h, err
+}
+
+// gateTaken reports whether somebody waits for the lock whom m must not overtake: for a
+// reader that is a writer, for a writer it is anybody. What we do not know of is nobody.
+func (f *lockFile) gateTaken(m hold) bool {
+	if f.gateInFile() {
+		return f.handle.gateTaken(m)
+	}
+	h, err := f.openGate(false)
+	if err != nil {
+		return false
+	}
+	defer h.close()
+	return h.gateTaken(m)
+}
+
+// takeGate waits for the gate until ctx ends. Without an error, f.gated is set.
+func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
+	if f.gate == nil {
+		var gate *handle
+		err := f.call(ctx, func() error {
+			h, err := f.openGate(true)
+			if err == nil {
+				gate = &h
+			}
+			return err
+		}, func() {
+			if gate != nil {
+				gate.close()
+			}
+		})
+		if err == errAbandoned {
+			return ctx.Err()
+		}
+		f.gate = gate
+		if err != nil {
+			if err == errStale || err == ctx.Err() {
+				return err
+			}
+			return errNoGate
+		}
+	}
+	if !f.gate.writable {
+		m = shared // which still holds up other writers, if not readers
+	}
+	gate := f.gate
+	try := func() error { return f.call(ctx, func() error { return gate.tryGate(m) }, gate.closeGate) }
+	err := try()
+	if err == ErrLocked {
+		err = gate.waitGate(ctx, m, gate.closeGate)
+	}
+	if err == errCannotWait {
+		err = poll(ctx, p, try)
+	}
+	switch err {
+	case nil:
+		f.gated = true
+		return nil
+	case errAbandoned:
+		f.gate = nil
+		return ctx.Err()
+	case ctx.Err():
+		f.dropGate() // we may have got it after all
+		return err
+	}
+	return errNoGate
+}
+
+// leaveGate lets the others in.
+func (f *lockFile) leaveGate() {
+	switch {
+	case !f.gated:
+	case f.local:
+		f.gated = false
+		f.gate.leaveGate()
+	default:
+		f.dropGate()
+	}
+}
+
+// dropGate leaves the gate and closes it, without waiting for a file system that does not answer.
+func (f *lockFile) dropGate() {
+	if f.gate != nil {
+		f.inBackground(f.gate.closeGate)
+		f.gate, f.gated = nil, false
+	}
+}
+
+// closeGate leaves the gate and closes it. Closing alone would not do while a child
+// process between fork and exec has a copy of the descriptor.
+func (h *handle) closeGate() {
+	h.leaveGate()
+	h.close()
+}

@@ -1,0 +1,194 @@
+package interlock
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+)
+
+// A hold is how a lock file, or its gate, is held or wanted.
+type hold int8
+
+const (
+	free hold = iota
+	shared
+	exclusive
+	releasing // free, as soon as a call that gives it up has returned
+)
+
+// op is the name of the operation that gets such a hold, for errors.
+func (m hold) op() string {
+	if m == shared {
+		return "rlock"
+	}
+	return "lock"
+}
+
+// A lockFile is one open file description of a lock file, and what waiting takes.
+//
+// Its methods may be called by one goroutine at a time, with the exception of unlock.
+type lockFile struct {
+	handle
+	path string // absolute
+	perm fs.FileMode
+
+	// The gate stops newcomers while somebody waits: whoever has to wait for the lock
+	// takes the gate first, a writer exclusive, a reader shared, and leaves it once it has the
+	// lock. Everybody asks whether it is taken before they lock. A description of its own:
+	// to give up a wait at the gate may mean to give up its description, and the lock must
+	// not depend on it.
+	gate  *handle // nil until first needed
+	gated bool    // we stand at the gate
+
+	known   int64         // the ctime with which the file was last seen at path
+	knownAt time.Duration // when that was; never if that ctime proves nothing
+}
+
+// An identity tells files apart.
+type identity struct {
+	dev, ino uint64
+	removed  bool  // no path leads to it
+	changed  int64 // its ctime, in ns
+}
+
+// errStale: the file is not the one at the path any more.
+var errStale = errors.New("interlock: the lock file was removed or replaced")
+
+// openLockFile opens the lock file at path, and creates it if need be.
+func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
+	h, err := openHandle(path, true, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &lockFile{handle: h, path: path, perm: perm, knownAt: never}, nil
+}
+
+// call makes a call to the file system, which waits for nobody. On a file system that may
+// not answer all the same, ctx can end it: then the error is ctx.Err(), or errAbandoned
+// if dispose will run when the answer comes (see [offload]).
+func (f *lockFile) call(ctx context.Context, call func() error, dispose func()) error {
+	return callFS(ctx, f.local, call, dispose)
+}
+
+func callFS(ctx context.Context, local bool, call func() error, dispose func()) error {
+	if local || ctx.Done() == nil {
+		return call()
+	}
+	if threads.Acquire(ctx, 1) != nil {
+		return ctx.Err()
+	}
+	return offload(ctx, call, nil, dispose)
+}
+
+var epoch = time.Now()
+
+// clock is a monotonic time, cheaper than time.Now.
+func clock() time.Duration { return time.Since(epoch) }
+
+// never is a time so long ago that nothing known then counts.
+const never = -time.Hour
+
+const (
+	// ctimeSettled is the age from which a ctime proves that no rename came after: the
+	// clock behind ctimes ticks every 1 to 10 ms.
+	ctimeSettled = 20 * time.Millisecond
+	// pathCheckInterval is how long that is believed. The file may have left its path with
+	// its directory, which leaves the ctime alone.
+	pathCheckInterval = 10 * time.Millisecond
+)
+
+// current returns errStale if the file is not the one at its path any more.
+func (f *lockFile) current(now time.Duration) error {
+	id, err := f.identity()
+	if err != nil {
+		return err
+	}
+	if id.removed {
+		return errStale
+	}
+	if id.changed == f.known && now-f.knownAt < pathCheckInterval {
+		return nil
+	}
+	at, err := pathIdentity(f.path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil // we gave up rights after opening it; our descriptor is all there is
+	case errors.Is(err, fs.ErrNotExist), err == nil && (at.dev != id.dev || at.ino != id.ino):
+		return errStale
+	case err != nil:
+		return err
+	}
+	if !f.local {
+		return nil
+	}
+	f.known, f.knownAt = id.changed, never
+	if time.Now().UnixNano()-id.changed > int64(ctimeSettled) {
+		f.knownAt = now
+	}
+	return nil
+}
+
+// acquireKnown is a quick acquire for a local file, which may fail for any reason.
+func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
+	return now-f.knownAt < pathCheckInterval && f.tryLockUnchanged(m, f.known)
+}
+
+// releaseKnown undoes acquireKnown, and may fail likewise.
+func (f *lockFile) releaseKnown() bool {
+	raceRelease(f.handle)
+	return f.unlockLocal()
+}
+
+// acquire takes the lock unless somebody holds it or, if ask is set, waits for it: ErrLocked.
+// After errStale, the file must be opened anew. It holds nothing unless it returns nil.
+func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
+	err := ErrLocked
+	if !ask || !f.gateTaken(m) {
+		err = f.tryLock(m)
+	}
+	if err != nil && err != ErrLocked {
+		return err
+	}
+	// After a refusal too: or the holder of a file that is gone would be waited for.
+	if stale := f.current(now); stale != nil {
+		if err == nil {
+			f.unlock()
+		}
+		return stale
+	}
+	return err
+}
+
+// join returns ErrLocked if the lock that f holds must not be passed on to another holder
+// in the mode m, since ask is set and somebody foreign waits.
+func (f *lockFile) join(m hold, ask bool, now time.Duration) error {
+	if err := f.current(now); err != nil {
+		return err
+	}
+	if ask && f.gateTaken(m) {
+		return ErrLocked
+	}
+	return nil
+}
+
+// close gives up the lock, the gate and the descriptors, without waiting for a file
+// system that does not answer.
+func (f *lockFile) close() {
+	f.dropGate()
+	f.inBackground(f.closeLock)
+}
+
+// closeLock gives up the lock. Closing alone would not do (see [handle.closeGate]).
+func (f *lockFile) closeLock() {
+	f.unlock()
+	f.handle.close()
+}
+
+func (f *lockFile) inBackground(call func()) {
+	if f.local {
+		call()
+	} else {
+		go call()
+	}
+}

@@ -1,0 +1,207 @@
+package interlock
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/interlock-go/interlock/internal/proc"
+	"go.uber.org/goleak"
+)
+
+// children are what the test binary does in processes of their own.
+var children = map[string]proc.Func{
+	"locker":    locker,
+	"increment": increment,
+}
+
+func TestMain(m *testing.M) {
+	proc.Run(children)
+	goleak.VerifyTestMain(m)
+}
+
+// locker has a FileRWMutex and does with it what it is told, a line a call, each call on a
+// goroutine of its own. It answers "name ok", or "name" and an error.
+func locker(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	var mu sync.Mutex
+	ctx, cancel := context.WithCancel(context.Background())
+	calls := map[string]func(context.Context) error{
+		"lock":     m.LockContext,
+		"rlock":    m.RLockContext,
+		"trylock":  m.TryLockContext,
+		"tryrlock": m.TryRLockContext,
+		"unlock":   func(context.Context) error { m.Unlock(); return nil },
+		"runlock":  func(context.Context) error { m.RUnlock(); return nil },
+		"plainlock": func(context.Context) error {
+			m.Lock()
+			return nil
+		},
+		// readers read-lock for a millisecond each, so that at any time some hold the lock, until cancelled.
+		"readers": func(ctx context.Context) error {
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						m.RLock()
+						time.Sleep(time.Millisecond)
+						m.RUnlock()
+					}
+				})
+				time.Sleep(time.Millisecond / 4)
+			}
+			wg.Wait()
+			return nil
+		},
+		// writer write-locks without a pause, until cancelled.
+		"writer": func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				m.Lock()
+				time.Sleep(100 * time.Microsecond)
+				m.Unlock()
+			}
+			return nil
+		},
+		"ping": func(context.Context) error { return nil },
+	}
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		name := in.Text()
+		if name == "cancel" {
+			cancel()
+			ctx, cancel = context.WithCancel(context.Background())
+			continue
+		}
+		call, ctx := calls[name], ctx
+		go func() {
+			err := call(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				fmt.Println(name, err)
+			} else {
+				fmt.Println(name, "ok")
+			}
+		}()
+	}
+	cancel()
+}
+
+func startLocker(t testing.TB, path string) *proc.Process {
+	t.Helper()
+	p := proc.Start("locker", path)
+	t.Cleanup(p.Kill)
+	p.Expect("ready")
+	return p
+}
+
+// increment adds one to the number in a file, often, under the lock of each of some
+// goroutines' own FileRWMutex.
+func increment(args []string) {
+	path, counter := args[0], args[1]
+	n, _ := strconv.Atoi(args[2])
+	var wg sync.WaitGroup
+	for range 2 {
+		m := Must(NewFileRWMutex(path))
+		wg.Go(func() {
+			for range n / 2 {
+				m.Lock()
+				addOne(counter)
+				m.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func addOne(counter string) {
+	data, err := os.ReadFile(counter)
+	if err != nil && !os.IsNotExist(err) {
+		panic(err)
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err := os.WriteFile(counter, []byte(strconv.Itoa(n+1)), 0o600); err != nil {
+		panic(err)
+	}
+}
+
+// lockPath is the path of a lock file that does not exist yet.
+func lockPath(t testing.TB) string { return filepath.Join(t.TempDir(), "lock") }
+
+// newMutex is a FileRWMutex that is closed after the test, which must leave it unlocked.
+func newMutex(t testing.TB, path string, opts ...Option) *FileRWMutex {
+	t.Helper()
+	m, err := NewFileRWMutex(path, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// patience is for what happens unless something is broken, however slow the machine.
+const patience = 60 * time.Second
+
+// moment is for what must not happen: long enough to see it nearly always if it can.
+const moment = 50 * time.Millisecond
+
+// start runs call on a goroutine and returns a channel with its result.
+func start(call func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	return done
+}
+
+// finish waits for a result of start.
+func finish(t testing.TB, done <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		t.Fatal("still waiting")
+		return nil
+	}
+}
+
+// pending fails if a result of start is there already.
+func pending(t testing.TB, done <-chan error) {
+	t.Helper()
+	select {
+	case err := <-done:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(moment):
+	}
+}
+
+// waitFor waits until cond holds.
+func waitFor(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for begin := time.Now(); !cond(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+// queued returns how many goroutines wait for m.
+func queued(m *FileRWMutex) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for w := m.first; w != nil; w = w.next {
+		n++
+	}
+	return n
+}

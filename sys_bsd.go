@@ -1,0 +1,56 @@
+//go:build unix && !linux && !aix
+
+package interlock
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+)
+
+// The Unix systems that have flock(2), and no way to wait for it that can be ended. Nothing
+// in this file has been run so far, only compiled.
+
+// setLocal knows no file system here.
+func (h *handle) setLocal() {}
+
+func (h handle) tryLockUnchanged(hold, int64) bool { return false }
+func (h handle) unlockLocal() bool                 { return false }
+
+func (h handle) identity() (identity, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(h.fd, &st)
+	return identify(&st), err
+}
+
+// tryLock takes the flock(2) without waiting. ErrLocked means that it is held.
+func (h handle) tryLock(m hold) error {
+	how := unix.LOCK_EX
+	if m == shared {
+		how = unix.LOCK_SH
+	}
+	return lockError(uninterrupted(func() error { return unix.Flock(h.fd, how|unix.LOCK_NB) }))
+}
+
+func (h handle) unlock() error {
+	return uninterrupted(func() error { return unix.Flock(h.fd, unix.LOCK_UN) })
+}
+
+func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
+
+// The gate is a file of its own, and standing at it is its flock(2).
+func (h handle) gateInFile() bool { return false }
+
+func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
+func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
+func (h handle) leaveGate()                                   { h.unlock() }
+
+// gateTaken reports whether somebody else stands at the gate in a mode that excludes m. For the
+// instant of the question we stand there ourselves.
+func (h handle) gateTaken(m hold) bool {
+	err := h.tryLock(m)
+	if err == nil {
+		h.unlock()
+	}
+	return err == ErrLocked
+}

@@ -1,0 +1,224 @@
+package interlock
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// setLocal looks whether the handle is on a file system known to be local. On these
+//   - no call here ever waits for another machine or process, so that it may be a raw one,
+//     which the scheduler is not told of;
+//   - flock(2) and open file description locks do not see each other, so that the gate
+//     can be a byte of the lock file;
+//   - to rename a file changes its ctime.
+//
+// The list is one of what is known; whatever is not on it gets the careful treatment.
+func (h *handle) setLocal() {
+	var st unix.Statfs_t
+	if unix.Fstatfs(h.fd, &st) != nil {
+		return
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC,
+		unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1:
+		h.local = true
+	}
+}
+
+func (h handle) identity() (identity, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(h.fd, &st)
+	return identify(&st), err
+}
+
+// rawCalls: that SYS_FSTAT fills a Stat_t and SYS_FCNTL takes a Flock_t. On 32 bits other calls do.
+const rawCalls = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
+
+// tryLockUnchanged takes the flock(2) of a local file, if it is free and the file's ctime is the
+// given one. It may fail for other reasons, and has then changed nothing.
+func (h handle) tryLockUnchanged(m hold, ctime int64) bool {
+	if !rawCalls {
+		return false
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
+	if errno != 0 {
+		return false
+	}
+	var st unix.Stat_t
+	_, _, errno = unix.RawSyscall6(unix.SYS_FSTAT, uintptr(h.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
+	if errno == 0 && st.Nlink != 0 && st.Ctim.Nano() == ctime {
+		return true
+	}
+	h.unlockLocal()
+	return false
+}
+
+// unlockLocal reports whether it has released the flock(2) of a local file.
+func (h handle) unlockLocal() bool {
+	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), unix.LOCK_UN, 0, 0, 0, 0)
+	return errno == 0
+}
+
+// tryLock takes the flock(2) without waiting. ErrLocked means that it is held.
+func (h handle) tryLock(m hold) error { return lockError(h.flock(flockMode(m) | unix.LOCK_NB)) }
+
+func (h handle) unlock() error { return h.flock(unix.LOCK_UN) }
+
+func flockMode(m hold) int {
+	if m == shared {
+		return unix.LOCK_SH
+	}
+	return unix.LOCK_EX
+}
+
+func (h handle) flock(how int) error {
+	return uninterrupted(func() error { return unix.Flock(h.fd, how) })
+}
+
+// waitLock takes the flock(2) in the kernel's queue; for its errors see [wait].
+func (h handle) waitLock(ctx context.Context, m hold, dispose func()) error {
+	return wait(ctx, h.fd, func(fd int) error { return unix.Flock(fd, flockMode(m)) }, dispose)
+}
+
+// The gate is an open file description lock (fcntl(2)) on a byte that no file reaches.
+const gateByte = 1 << 61
+
+// gateInFile reports whether the gate of the lock file h is a byte of the same file.
+func (h handle) gateInFile() bool { return h.local }
+
+func gateLock(m hold) unix.Flock_t {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: gateByte, Len: 1}
+	if m == shared {
+		l.Type = unix.F_RDLCK
+	}
+	return l
+}
+
+func (h handle) tryGate(m hold) error {
+	l := gateLock(m)
+	return lockError(unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l))
+}
+
+func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
+	l := gateLock(m)
+	return wait(ctx, h.fd, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
+}
+
+func (h handle) leaveGate() {
+	l := gateLock(exclusive)
+	l.Type = unix.F_UNLCK
+	unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l)
+}
+
+// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
+func (h handle) gateTaken(m hold) bool {
+	l := gateLock(m)
+	if h.local && rawCalls {
+		_, _, errno := unix.RawSyscall6(unix.SYS_FCNTL, uintptr(h.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
+		return errno == 0 && l.Type != unix.F_UNLCK
+	}
+	err := unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_GETLK, &l)
+	return err == nil && l.Type != unix.F_UNLCK
+}
+
+// wait runs lock, a system call that waits in the kernel for a lock, and ends it when ctx
+// ends. The lock then belongs to fd, unless the error says otherwise:
+//
+//   - errCannotWait: the call could not be made so that it can be ended;
+//   - ctx.Err(): it was ended. It may have got the lock in the same instant, so the caller
+//     must unlock fd;
+//   - errAbandoned: ctx has ended, and the call has not (see [offload]).
+//
+// The call is made on a copy of fd, which shares the open file description and so the
+// lock. To end it, the copy's number is made to mean something that cannot be locked, and
+// the thread is sent a signal. The Go runtime handles that one with SA_RESTART, and any
+// number of them, since it preempts goroutines with it: the kernel starts the call anew,
+// which now fails with EBADF. If the signal comes before the call waits, or even before
+// the call, the number has changed already: no wake-up can be lost.
+//
+// Neither a signal alone nor closing the copy ends such a call, and a closed number could
+// be given to a file of somebody else's, which the call would then lock. What cannot be
+// locked is an O_PATH descriptor; any inode that can, /dev/null say, would be locked by
+// one ended call and then be waited for by the next.
+func wait(ctx context.Context, fd int, lock func(fd int) error, dispose func()) error {
+	if ctx.Done() == nil {
+		if !threads.TryAcquire(1) {
+			return errCannotWait
+		}
+		defer threads.Release(1)
+		return waitResult(uninterrupted(func() error { return lock(fd) }))
+	}
+	unlockable, err := unlockableFD()
+	if err != nil || !preemptSignalHandled() || !threads.TryAcquire(1) {
+		return errCannotWait
+	}
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		threads.Release(1)
+		return errCannotWait
+	}
+	var tid atomic.Int64
+	err = offload(ctx, func() error {
+		runtime.LockOSThread()
+		tid.Store(int64(unix.Gettid()))
+		err := uninterrupted(func() error { return lock(dup) })
+		// Before the result is sent, so that the receiver can run on this thread.
+		runtime.UnlockOSThread()
+		return err
+	}, func() {
+		if unix.Dup3(unlockable, dup, unix.O_CLOEXEC) != nil {
+			return // the wait is abandoned
+		}
+		if id := tid.Load(); id != 0 {
+			unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG)
+		}
+	}, func() {
+		unix.Close(dup)
+		dispose()
+	})
+	if err != errAbandoned {
+		unix.Close(dup)
+	}
+	return waitResult(err)
+}
+
+func waitResult(err error) error {
+	if err == unix.EDEADLK {
+		return errCannotWait // some NFS servers think they see one
+	}
+	if errno, ok := err.(unix.Errno); ok {
+		return lockError(errno)
+	}
+	return err
+}
+
+// unlockable is the O_PATH descriptor by which waits are ended, plus one; 0 before the first.
+var unlockable atomic.Int64
+
+func unlockableFD() (int, error) {
+	if fd := unlockable.Load(); fd != 0 {
+		return int(fd - 1), nil
+	}
+	fd, err := open("/", unix.O_PATH, 0)
+	if err != nil {
+		return -1, err
+	}
+	if !unlockable.CompareAndSwap(0, int64(fd+1)) {
+		unix.Close(fd)
+	}
+	return int(unlockable.Load() - 1), nil
+}
+
+// preemptSignalHandled reports whether SIGURG has a handler. The runtime installs one, but
+// signal.Ignore and signal.Reset remove it, and where Go is a library there may be none.
+// A number of signals other than 64 (mips) makes the call fail, which is a no as well.
+func preemptSignalHandled() bool {
+	var action [8]uintptr // handler, flags, restorer, mask
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGURG), 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
+	const defaulted, ignored = 0, 1 // SIG_DFL, SIG_IGN
+	return errno == 0 && action[0] != defaulted && action[0] != ignored
+}

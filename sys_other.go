@@ -1,0 +1,37 @@
+//go:build !windows && (!unix || aix)
+
+package interlock
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+)
+
+// Systems without flock(2) or its like: nothing can be opened, so nothing can be locked.
+
+type handle struct{ writable, local bool }
+
+func fileHandle(uintptr) handle { return handle{} }
+
+func openHandle(string, bool, fs.FileMode) (handle, error) { return handle{}, errors.ErrUnsupported }
+
+func absolute(path string) (string, error)                  { return path, nil }
+func pathIdentity(string) (identity, error)                 { return identity{}, errors.ErrUnsupported }
+func (handle) identity() (identity, error)                  { return identity{}, errors.ErrUnsupported }
+func (handle) dup() (handle, error)                         { return handle{}, errors.ErrUnsupported }
+func (handle) close()                                       {}
+func (handle) tryLock(hold) error                           { return errors.ErrUnsupported }
+func (handle) unlock() error                                { return errors.ErrUnsupported }
+func (handle) tryLockUnchanged(hold, int64) bool            { return false }
+func (handle) unlockLocal() bool                            { return false }
+func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrUnsupported }
+
+func (handle) gateInFile() bool { return false }
+
+func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }
+func (handle) waitGate(context.Context, hold, func()) error { return errors.ErrUnsupported }
+func (handle) leaveGate()                                   {}
+func (handle) gateTaken(hold) bool                          { return false }
+
+func lockError(err error) error { return err }

@@ -1,0 +1,172 @@
+//go:build unix && !aix
+
+package interlock
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A handle is an open lock file, or an open gate.
+type handle struct {
+	fd       int
+	writable bool // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
+	local    bool // on a file system that answers every call at once (see [handle.setLocal])
+}
+
+// fileHandle is the handle of a file that the caller of the package opened.
+func fileHandle(fd uintptr) handle { return handle{fd: int(fd)} }
+
+const openFlags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
+
+// openHandle opens the regular file at path, if possible for writing.
+func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
+	// Look before opening: to open a FIFO or a device is to do something to it.
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err == nil {
+		if err := regular(&st); err != nil {
+			return h, err
+		}
+	}
+	for range 1000 { // more than anybody who creates and removes the file by turns can keep up
+		// Without O_CREAT first: in a sticky directory Linux refuses O_CREAT on a file of
+		// somebody else's, even to open it (fs.protected_regular, proc(5)).
+		h.fd, err = open(path, unix.O_RDWR, 0)
+		if err != unix.ENOENT || !create {
+			break
+		}
+		h.fd, err = open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, uint32(perm.Perm()))
+		if err != unix.EEXIST {
+			break
+		}
+	}
+	switch err {
+	case nil:
+		h.writable = true
+	case unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY:
+		fd, readErr := open(path, unix.O_RDONLY, 0)
+		if readErr != nil {
+			return h, err
+		}
+		h.fd = fd
+	default:
+		return h, err
+	}
+	if err = unix.Fstat(h.fd, &st); err == nil {
+		err = regular(&st)
+	}
+	if err != nil {
+		h.close()
+		return h, err
+	}
+	h.setLocal()
+	return h, nil
+}
+
+func open(path string, flags int, perm uint32) (fd int, err error) {
+	err = uninterrupted(func() error {
+		fd, err = unix.Open(path, flags|openFlags, perm)
+		return err
+	})
+	return fd, err
+}
+
+// uninterrupted repeats call until no signal interrupts it.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// regular refuses what is not a regular file.
+func regular(st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return nil
+	case unix.S_IFLNK:
+		return &notRegularError{"a symbolic link", unix.ELOOP}
+	case unix.S_IFDIR:
+		return &notRegularError{"a directory", unix.EISDIR}
+	case unix.S_IFIFO:
+		return &notRegularError{"a FIFO", unix.EINVAL}
+	case unix.S_IFSOCK:
+		return &notRegularError{"a socket", unix.EINVAL}
+	}
+	return &notRegularError{"a device", unix.EINVAL}
+}
+
+type notRegularError struct {
+	what string
+	err  syscall.Errno
+}
+
+func (e *notRegularError) Error() string { return "not a regular file but " + e.what }
+func (e *notRegularError) Unwrap() error { return e.err }
+
+// dup returns another descriptor of what h has opened, which has the same locks.
+func (h handle) dup() (handle, error) {
+	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
+	h.fd = fd
+	return h, err
+}
+
+// close closes the handle, and with its last copy gives up the locks taken through it.
+func (h handle) close() { unix.Close(h.fd) }
+
+// absolute makes path independent of the working directory. It does not clean it: where
+// a component is a symbolic link, "dir/../file" is not "file".
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", unix.ENOENT
+	}
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	wd, err := os.Getwd()
+	return wd + "/" + path, err
+}
+
+// pathIdentity tells which file is at path now.
+func pathIdentity(path string) (identity, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	if err == unix.ENOTDIR { // so no file can be there
+		err = unix.ENOENT
+	}
+	return identify(&st), err
+}
+
+func identify(st *unix.Stat_t) identity {
+	return identity{
+		dev:     uint64(st.Dev),
+		ino:     uint64(st.Ino),
+		removed: st.Nlink == 0,
+		changed: st.Ctim.Nano(),
+	}
+}
+
+// lockError says what an error of a lock call means to the caller.
+func lockError(err error) error {
+	switch err {
+	case nil:
+		return nil
+	case unix.EWOULDBLOCK, unix.EACCES, unix.EDEADLK: // the latter two: NFS and Solaris servers
+		return ErrLocked
+	case unix.ENOLCK: // NFS without a lock daemon; ENOSYS and EOPNOTSUPP match by themselves
+		return &unsupportedError{err}
+	}
+	return err
+}
+
+type unsupportedError struct{ err error }
+
+func (e *unsupportedError) Error() string        { return "cannot be locked: " + e.err.Error() }
+func (e *unsupportedError) Unwrap() error        { return e.err }
+func (e *unsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
