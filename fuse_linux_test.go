@@ -1,0 +1,303 @@
+package interlock
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/interlock-go/interlock/internal/proc"
+	"golang.org/x/sys/unix"
+)
+
+func init() { children["fuse"] = fuse }
+
+// fuse mounts a file system with an empty file "lock", and serves it (fuse(4)) until it is
+// killed. How it answers requests for locks is its second argument:
+//
+//	works    with locks in this process
+//	waits    as works, but never answers one that has to wait, not even when it is interrupted
+//	silent   never
+//
+// A line of input switches from works to silent.
+func fuse(args []string) {
+	dev := Must(unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0))
+	err := unix.Mount("interlock", args[0], "fuse.interlock", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", dev))
+	if err != nil {
+		fmt.Println("cannot mount:", err)
+		return
+	}
+	var (
+		mu      sync.Mutex
+		mode    = args[1]
+		names   = map[string]uint64{"lock": 2}
+		holders = map[[2]uint64]map[uint64]uint32{} // kind and node → owner → type
+	)
+	go func() {
+		bufio.NewReader(os.Stdin).ReadString('\n')
+		mu.Lock()
+		mode = "silent"
+		mu.Unlock()
+		fmt.Println("silent")
+	}()
+	fmt.Println("mounted")
+
+	le := binary.LittleEndian
+	attr := func(node uint64) []byte {
+		b := le.AppendUint64(nil, node)
+		b = append(b, make([]byte, 52)...)
+		mode, links := uint32(unix.S_IFREG|0o644), uint32(1)
+		if node == 1 {
+			mode, links = unix.S_IFDIR|0o755, 2
+		}
+		b = le.AppendUint32(b, mode)
+		b = le.AppendUint32(b, links)
+		return append(b, make([]byte, 20)...)
+	}
+	reply := func(unique uint64, errno unix.Errno, body []byte) {
+		b := le.AppendUint32(nil, uint32(16+len(body)))
+		b = le.AppendUint32(b, uint32(-int32(errno)))
+		b = le.AppendUint64(b, unique)
+		unix.Write(dev, append(b, body...))
+	}
+	entry := func(node uint64) []byte { return append(append(le.AppendUint64(nil, node), make([]byte, 32)...), attr(node)...) }
+	buf := make([]byte, 1<<17)
+	for {
+		n, err := unix.Read(dev, buf)
+		if err == unix.EINTR || err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		in := buf[40:n]
+		op, unique, node := le.Uint32(buf[4:]), le.Uint64(buf[8:]), le.Uint64(buf[16:])
+		mu.Lock()
+		switch op {
+		case 26: // INIT: version 7.31, POSIX and flock(2) locks
+			b := le.AppendUint32(le.AppendUint32(nil, 7), 31)
+			b = le.AppendUint32(le.AppendUint32(b, 4096), 1<<1|1<<10)
+			b = le.AppendUint32(le.AppendUint32(b, 0), 4096)
+			reply(unique, 0, append(b, make([]byte, 40)...))
+		case 1: // LOOKUP
+			if node, ok := names[string(in[:len(in)-1])]; ok {
+				reply(unique, 0, entry(node))
+			} else {
+				reply(unique, unix.ENOENT, nil)
+			}
+		case 35: // CREATE
+			name := string(in[16 : len(in)-1])
+			names[name] = uint64(len(names) + 2)
+			reply(unique, 0, append(entry(names[name]), make([]byte, 16)...))
+		case 3: // GETATTR
+			reply(unique, 0, append(make([]byte, 16), attr(node)...))
+		case 14: // OPEN
+			reply(unique, 0, make([]byte, 16))
+		case 17: // STATFS
+			reply(unique, 0, make([]byte, 80))
+		case 31, 32, 33: // GETLK, SETLK, SETLKW
+			owner, typ := le.Uint64(in[8:]), le.Uint32(in[32:])
+			flock := uint64(le.Uint32(in[40:]) & 1)
+			held := holders[[2]uint64{flock, node}]
+			conflict := false
+			for o, t := range held {
+				conflict = conflict || o != owner && typ != unix.F_UNLCK && (t == unix.F_WRLCK || typ == unix.F_WRLCK)
+			}
+			switch {
+			case mode == "silent", op == 33 && conflict:
+			case op == 31:
+				b := append([]byte{}, in[16:40]...)
+				if !conflict {
+					le.PutUint32(b[16:], unix.F_UNLCK)
+				}
+				reply(unique, 0, b)
+			case conflict:
+				reply(unique, unix.EAGAIN, nil)
+			default:
+				if held == nil {
+					held = map[uint64]uint32{}
+					holders[[2]uint64{flock, node}] = held
+				}
+				held[owner] = typ
+				if typ == unix.F_UNLCK {
+					delete(held, owner)
+				}
+				reply(unique, 0, nil)
+			}
+		case 18: // RELEASE
+			if le.Uint32(in[12:])&2 != 0 { // of a flock(2)
+				delete(holders[[2]uint64{1, node}], le.Uint64(in[16:]))
+			}
+			reply(unique, 0, nil)
+		case 25: // FLUSH
+			reply(unique, 0, nil)
+		case 2, 36, 42: // FORGET, INTERRUPT, BATCH_FORGET have no answer
+		default:
+			reply(unique, unix.ENOSYS, nil)
+		}
+		mu.Unlock()
+	}
+}
+
+func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
+	t.Helper()
+	needRoot(t)
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	p := proc.Start("fuse", dir, mode)
+	t.Cleanup(func() {
+		p.Kill()
+		unix.Unmount(dir, unix.MNT_DETACH)
+	})
+	p.Expect("mounted")
+	return p, filepath.Join(dir, "lock")
+}
+
+// Where the file system does not answer, waits are prompt all the same.
+func TestFileSystemThatDoesNotAnswer(t *testing.T) {
+	for _, mode := range []string{"waits", "silent"} {
+		t.Run(mode, func(t *testing.T) {
+			daemon, path := mountFUSE(t, mode)
+			m, err := NewFileRWMutex(path)
+			must(t, err)
+			if m.local {
+				t.Fatal("a FUSE file system counts as local")
+			}
+			if mode == "waits" {
+				holder, err := NewFileRWMutex(path)
+				must(t, err)
+				holder.Lock()
+				for _, try := range []bool{m.TryLock(), m.TryRLock(), holder.TryRLock()} {
+					if try {
+						t.Error("two holders")
+					}
+				}
+			}
+			var waits []<-chan error
+			for i := range 20 {
+				wait := m.LockContext
+				if i%2 == 1 {
+					wait = m.RLockContext
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i%5)*10*time.Millisecond)
+				defer cancel()
+				waits = append(waits, start(func() error { return wait(ctx) }))
+			}
+			for _, w := range waits {
+				if err := finish(t, w); err != context.DeadlineExceeded {
+					t.Error(err)
+				}
+			}
+			for name, call := range methods(m) {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				defer cancel()
+				if err := call(ctx); err != context.DeadlineExceeded && (mode == "silent" || err == nil) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if n := threadCount(t, "self"); n > 80 {
+				t.Errorf("%d threads", n)
+			}
+			daemon.Kill() // which ends what is left in the kernel
+			waitFor(t, "the threads come back", func() bool {
+				if !threads.TryAcquire(maxThreads) {
+					return false
+				}
+				threads.Release(maxThreads)
+				return true
+			})
+			must(t, m.Close())
+		})
+	}
+}
+
+// An Unlock that gets no answer holds up nobody but its caller.
+func TestUnlockWithoutAnAnswer(t *testing.T) {
+	daemon, path := mountFUSE(t, "works")
+	m := newMutex(t, path)
+	m.Lock()
+	daemon.Ask("", "silent")
+	unlock := start(func() error { m.Unlock(); return nil })
+	pending(t, unlock)
+	for name, call := range methods(m) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if err := call(ctx); err == nil {
+			t.Errorf("%s: locked twice", name)
+		}
+	}
+	daemon.Kill()
+	finish(t, unlock)
+}
+
+// A file system that is not known to be local works like a local one.
+func TestRemoteFileSystem(t *testing.T) {
+	_, path := mountFUSE(t, "works")
+	m, other := newMutex(t, path, WithPollInterval(time.Millisecond, 2*time.Millisecond)), newMutex(t, path)
+	for _, ctx := range []context.Context{context.Background(), t.Context()} {
+		n := 0
+		hammer(t, 4, 50, func(i int) {
+			l := []*FileRWMutex{m, other}[i%2]
+			if i < 2 {
+				// The daemon does not serve waits in the kernel: one at a time tries.
+				for l.TryLockContext(ctx) != nil {
+					time.Sleep(time.Millisecond)
+				}
+				n++
+				l.Unlock()
+				return
+			}
+			for l.TryRLockContext(ctx) != nil {
+				time.Sleep(time.Millisecond)
+			}
+			_ = n
+			l.RUnlock()
+		})
+		if n != 100 {
+			t.Errorf("%d increments left of 100", n)
+		}
+	}
+	// In one process, all that waits is in memory.
+	n := 0
+	hammer(t, 8, 50, func(i int) {
+		if i%2 == 0 {
+			must(t, m.LockContext(t.Context()))
+			n++
+			m.Unlock()
+		} else {
+			must(t, m.RLockContext(t.Context()))
+			_ = n
+			m.RUnlock()
+		}
+	})
+	if n != 4*50 {
+		t.Errorf("%d increments left of %d", n, 4*50)
+	}
+	// A writer who waits stops readers by the gate beside the file.
+	other.RLock()
+	ctx, cancel := context.WithCancel(t.Context())
+	writer := start(func() error { return m.LockContext(ctx) })
+	waitFor(t, "a writer at the gate", func() bool { return other.file.gateTaken(shared) })
+	time.Sleep(time.Millisecond)
+	if other.TryRLock() {
+		t.Error("a new reader")
+	}
+	other.RUnlock()
+	cancel()
+	if err := finish(t, writer); err != context.Canceled {
+		t.Error(err)
+	}
+	waitFor(t, "the gate is left", func() bool { return !other.file.gateTaken(shared) })
+	waitFor(t, "the lock is free", func() bool { return other.TryLock() })
+	other.Unlock()
+	if _, err := os.Stat(path + gateSuffix); err != nil {
+		t.Error(err)
+	}
+}

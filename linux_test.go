@@ -1,0 +1,670 @@
+package interlock
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/interlock-go/interlock/internal/proc"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	children["deaf"] = deaf
+	children["try"] = try
+	children["parent"] = parent
+	children["sleep"] = func([]string) { bufio.NewReader(os.Stdin).ReadString('\n') }
+	children["crowd"] = crowd
+}
+
+// kernelLocks returns the lines about the file in /proc/locks, flock(2) locks and waits and such.
+func kernelLocks(t *testing.T, path string) (lines []string) {
+	t.Helper()
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	data, err := os.ReadFile("/proc/locks")
+	must(t, err)
+	for line := range strings.Lines(string(data)) {
+		if strings.Contains(line, fmt.Sprintf(":%d ", st.Ino)) {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	return lines
+}
+
+func TestReadersOfAProcessShareOneKernelLock(t *testing.T) {
+	path := lockPath(t)
+	m := newMutex(t, path)
+	for range 10 {
+		m.RLock()
+	}
+	if l := kernelLocks(t, path); len(l) != 1 || !strings.Contains(l[0], "FLOCK") || !strings.Contains(l[0], "READ") {
+		t.Error(l)
+	}
+	for range 10 {
+		m.RUnlock()
+	}
+	if l := kernelLocks(t, path); len(l) != 0 {
+		t.Error(l)
+	}
+}
+
+func descriptors(t *testing.T, pid string) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/" + pid + "/fd")
+	must(t, err)
+	return len(entries)
+}
+
+func threadCount(t *testing.T, pid string) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/" + pid + "/task")
+	must(t, err)
+	return len(entries)
+}
+
+func TestCancelsLeaveNothingBehind(t *testing.T) {
+	path := lockPath(t)
+	holder, m := newMutex(t, path), newMutex(t, path)
+	holder.Lock()
+	storm := func() {
+		hammer(t, 8, 60, func(i int) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+			defer cancel()
+			if i%2 == 0 {
+				if m.LockContext(ctx) == nil {
+					t.Error("two holders")
+				}
+			} else if m.RLockContext(ctx) == nil {
+				t.Error("a reader beside a writer")
+			}
+		})
+	}
+	storm() // which opens what is kept: the gate, and what ends waits
+	fds, goroutines := descriptors(t, "self"), runtime.NumGoroutine()
+	storm()
+	waitFor(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds })
+	if l := kernelLocks(t, path); len(l) != 1 || !strings.Contains(l[0], "FLOCK") {
+		t.Error("more than the holder's lock: ", l)
+	}
+	holder.Unlock()
+	if l := kernelLocks(t, path); len(l) != 0 {
+		t.Error("left: ", l)
+	}
+}
+
+// crowd waits for a lock with many goroutines, and says so.
+func crowd(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	n, _ := strconv.Atoi(args[1])
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if i%2 == 0 {
+				m.LockContext(ctx)
+			} else {
+				m.RLockContext(ctx)
+			}
+		})
+	}
+	for queued(m) < n {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println("waiting")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+	cancel()
+	wg.Wait()
+	Must(0, m.Close())
+	fmt.Println("gone")
+}
+
+func TestManyWaitersTakeFewThreadsAndNoCPU(t *testing.T) {
+	path := lockPath(t)
+	holder := newMutex(t, path)
+	holder.Lock()
+	p := proc.Start("crowd", path, "500")
+	t.Cleanup(p.Kill)
+	p.Expect("waiting")
+	pid := strconv.Itoa(p.Pid())
+	time.Sleep(100 * time.Millisecond)
+	if n := threadCount(t, pid); n > 15 {
+		t.Errorf("%d threads", n)
+	}
+	before := switches(t, pid)
+	time.Sleep(2 * time.Second)
+	if n := switches(t, pid) - before; n > 5 {
+		t.Errorf("%d wake-ups in 2 s of waiting", n)
+	}
+	p.Ask("cancel", "gone")
+	if l := kernelLocks(t, path); len(l) != 1 {
+		t.Error("more than the holder's lock: ", l)
+	}
+	holder.Unlock()
+}
+
+// switches is how often the threads of a process have gone to sleep.
+func switches(t *testing.T, pid string) (n int) {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/" + pid + "/task/*/status")
+	must(t, err)
+	for _, task := range tasks {
+		data, _ := os.ReadFile(task)
+		for line := range strings.Lines(string(data)) {
+			if v, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+				k, _ := strconv.Atoi(strings.TrimSpace(v))
+				n += k
+			}
+		}
+	}
+	return n
+}
+
+// deaf waits in a program without a handler of SIGURG, the signal that ends waits.
+func deaf(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	if args[1] == "before" {
+		signal.Ignore()
+	}
+	for i := range 3 {
+		ctx, cancel := context.WithCancel(context.Background())
+		wait := m.LockContext
+		if i == 1 {
+			wait = m.RLockContext
+		}
+		result := make(chan error, 1)
+		go func() { result <- wait(ctx) }()
+		time.Sleep(20 * time.Millisecond)
+		if args[1] == "while" {
+			signal.Ignore(syscall.SIGURG)
+		}
+		cancel()
+		fmt.Println(<-result)
+		signal.Reset()
+	}
+	f := Must(os.Open(args[0]))
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() { result <- Lock(ctx, f) }()
+	time.Sleep(20 * time.Millisecond)
+	signal.Ignore(syscall.SIGURG)
+	cancel()
+	fmt.Println(<-result)
+	fmt.Println(errors.Is(TryLock(f), ErrLocked))
+	// Whatever of these waits still stands in the kernel's queue, gives the lock away again.
+	bufio.NewReader(os.Stdin).ReadString('\n')
+	Must(0, Lock(context.Background(), f))
+	Must(0, Unlock(f))
+	m.Lock()
+	m.Unlock()
+	Must(0, m.Close())
+	fmt.Println("locked")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+}
+
+func TestCancelWithoutASignalHandler(t *testing.T) {
+	for _, when := range []string{"never", "before", "while"} {
+		t.Run(when, func(t *testing.T) {
+			path := lockPath(t)
+			holder := newMutex(t, path)
+			holder.Lock()
+			p := proc.Start("deaf", path, when)
+			t.Cleanup(p.Kill)
+			for range 4 {
+				p.Expect("context canceled")
+			}
+			p.Expect("true")
+			holder.Unlock()
+			p.Ask("", "locked")
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := holder.LockContext(ctx); err != nil {
+				t.Fatal("an abandoned wait keeps the lock: ", err)
+			}
+			holder.Unlock()
+			waitFor(t, "the abandoned waits end", func() bool { return len(kernelLocks(t, path)) == 0 })
+		})
+	}
+}
+
+// parent takes the lock, starts a child that outlives it, and waits to be killed.
+func parent(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	m.Lock()
+	child := proc.Command("sleep")
+	child.Stdin = os.Stdin
+	Must(0, child.Start())
+	fmt.Println(child.Process.Pid)
+	select {}
+}
+
+func TestChildDoesNotKeepTheLockOfItsParent(t *testing.T) {
+	path := lockPath(t)
+	m := newMutex(t, path)
+	p := proc.Start("parent", path)
+	child, err := strconv.Atoi(p.Expect(""))
+	must(t, err)
+	waiter := start(func() error { m.Lock(); return nil })
+	pending(t, waiter)
+	p.Signal(syscall.SIGKILL)
+	finish(t, waiter)
+	m.Unlock()
+	if err := syscall.Kill(child, 0); err != nil {
+		t.Error("the child has not outlived its parent: ", err)
+	}
+	syscall.Kill(child, syscall.SIGKILL)
+	p.Kill()
+}
+
+func TestTryLockRightAfterUnlockWhileProcessesStart(t *testing.T) {
+	path := lockPath(t)
+	m, other := newMutex(t, path), newMutex(t, path)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if err := exec.Command("true").Run(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 3000 {
+		m.Lock()
+		m.Unlock()
+		if !other.TryLock() {
+			t.Error("still locked")
+			break
+		}
+		other.Unlock()
+		tmp, err := NewFileRWMutex(path)
+		must(t, err)
+		tmp.RLock()
+		tmp.RUnlock()
+		must(t, tmp.Close())
+		if !m.TryLock() {
+			t.Error("still locked")
+			break
+		}
+		m.Unlock()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestConstructorRefuses(t *testing.T) {
+	dir := t.TempDir()
+	join := func(name string) string { return filepath.Join(dir, name) }
+	must(t, os.WriteFile(join("file"), []byte("precious"), 0o600))
+	must(t, unix.Mkfifo(join("fifo"), 0o600))
+	must(t, os.Symlink(join("file"), join("symlink")))
+	must(t, os.Symlink(join("nowhere"), join("dangling")))
+	must(t, os.Mkdir(join("dir"), 0o700))
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	must(t, err)
+	must(t, unix.Bind(s, &unix.SockaddrUnix{Name: join("socket")}))
+	unix.Close(s)
+	before := list(t, dir)
+	for path, want := range map[string]error{
+		join("fifo"):                   unix.EINVAL,
+		join("symlink"):                unix.ELOOP,
+		join("dangling"):               unix.ELOOP,
+		join("dir"):                    unix.EISDIR,
+		join("dir") + "/":              unix.EISDIR,
+		join("socket"):                 unix.EINVAL,
+		"/dev/null":                    unix.EINVAL,
+		join("missing/lock"):           fs.ErrNotExist,
+		join("file/lock"):              unix.ENOTDIR,
+		join("nul\x00"):                unix.EINVAL,
+		"":                             fs.ErrNotExist,
+		join(strings.Repeat("x", 300)): unix.ENAMETOOLONG,
+	} {
+		m, err := NewFileRWMutex(path)
+		var pathErr *fs.PathError
+		if m != nil || !errors.Is(err, want) || errors.Is(err, ErrLocked) || !errors.As(err, &pathErr) || pathErr.Path != path || pathErr.Op != "open" {
+			t.Errorf("%q: %v, want %v", path, err, want)
+		}
+	}
+	if after := list(t, dir); after != before {
+		t.Errorf("was:\n%s\nis:\n%s", before, after)
+	}
+}
+
+// list describes all that is in a directory.
+func list(t *testing.T, dir string) string {
+	var s strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		info, err := d.Info()
+		fmt.Fprintln(&s, path, info.Mode(), info.Size(), info.ModTime(), err)
+		return nil
+	}))
+	return s.String()
+}
+
+func TestTooManyOpenFiles(t *testing.T) {
+	path := lockPath(t)
+	m, holder := newMutex(t, path), newMutex(t, path)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	low := limit
+	low.Cur = 3
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+
+	_, err := NewFileRWMutex(path)
+	var pathErr *fs.PathError
+	if !errors.Is(err, unix.EMFILE) || !errors.As(err, &pathErr) || pathErr.Path != path {
+		t.Error(err)
+	}
+	// To wait takes descriptors for the kernel's queue. It works without them.
+	holder.Lock()
+	waiter := start(func() error { return m.LockContext(t.Context()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	if err := m.RLockContext(ctx); err != context.DeadlineExceeded {
+		t.Error(err)
+	}
+	pending(t, waiter)
+	holder.Unlock()
+	if err := finish(t, waiter); err != nil {
+		t.Fatal(err)
+	}
+	m.Unlock()
+}
+
+// try makes a FileRWMutex, and if that works, locks it.
+func try(args []string) {
+	m, err := NewFileRWMutex(args[0])
+	if err != nil {
+		var errno unix.Errno
+		errors.As(err, &errno)
+		fmt.Println(unix.ErrnoName(errno), err)
+		return
+	}
+	if err := m.TryLockContext(context.Background()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("ok")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+}
+
+// asNobody starts try as an unprivileged user.
+func asNobody(t *testing.T, path string) *proc.Process {
+	t.Helper()
+	cmd := proc.Command("try", path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	// Where an unprivileged user can run it.
+	cmd.Path = filepath.Join("/tmp", fmt.Sprintf("interlock-test-%d", os.Getpid()))
+	if _, err := os.Stat(cmd.Path); err != nil {
+		self, err := os.ReadFile("/proc/self/exe")
+		must(t, err)
+		must(t, os.WriteFile(cmd.Path, self, 0o755))
+	}
+	t.Cleanup(func() { os.Remove(cmd.Path) })
+	cmd.Dir = "/"
+	p := proc.StartCommand(cmd)
+	t.Cleanup(p.Kill)
+	return p
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount and to become another user")
+	}
+}
+
+func TestPermissions(t *testing.T) {
+	needRoot(t)
+	dir := openDir(t, 0o755)
+	hidden := filepath.Join(dir, "hidden")
+	must(t, os.WriteFile(hidden, []byte("precious"), 0o600))
+	before := list(t, dir)
+	for _, path := range []string{hidden, filepath.Join(dir, "new")} {
+		asNobody(t, path).Expect("EACCES open " + path)
+	}
+	if after := list(t, dir); after != before {
+		t.Errorf("was:\n%s\nis:\n%s", before, after)
+	}
+
+	// In a sticky directory Linux refuses O_CREAT on a file of somebody else's.
+	sticky := openDir(t, fs.ModeSticky|0o777)
+	const knob = "/proc/sys/fs/protected_regular"
+	was, err := os.ReadFile(knob)
+	must(t, err)
+	defer os.WriteFile(knob, was, 0)
+	for _, level := range []string{"0", "1", "2"} {
+		must(t, os.WriteFile(knob, []byte(level), 0))
+		for _, perm := range []fs.FileMode{0o644, 0o666} {
+			path := filepath.Join(sticky, fmt.Sprint("lock", level, perm))
+			must(t, os.WriteFile(path, nil, perm))
+			must(t, os.Chmod(path, perm))
+			m := newMutex(t, path)
+			p := asNobody(t, path)
+			p.Expect("ok")
+			if m.TryLock() {
+				t.Errorf("%s: two holders", path)
+			}
+			p.Kill()
+			m.Lock()
+			asNobody(t, path).Expect("lock " + path + ": already locked")
+			m.Unlock()
+		}
+	}
+}
+
+// openDir is a directory that other users can reach.
+func openDir(t *testing.T, perm fs.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "interlock-test-*")
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Chmod(dir, perm))
+	return dir
+}
+
+func TestWithPerm(t *testing.T) {
+	old := unix.Umask(0o022)
+	defer unix.Umask(old)
+	for _, perm := range []fs.FileMode{0, 0o600, 0o640, 0o666, 0o444} {
+		path := lockPath(t)
+		var opts []Option
+		want := perm &^ 0o022
+		if perm == 0 { // no option
+			want = 0o600
+		} else {
+			opts = append(opts, WithPerm(perm))
+		}
+		newMutex(t, path, opts...)
+		info, err := os.Stat(path)
+		must(t, err)
+		if info.Mode() != want {
+			t.Errorf("WithPerm(%v) makes %v, want %v", perm, info.Mode(), want)
+		}
+	}
+}
+
+func TestReadOnlyFileSystem(t *testing.T) {
+	needRoot(t)
+	dir := mount(t, "tmpfs", "tmpfs", 0, "size=1m")
+	path := filepath.Join(dir, "lock")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+	var pathErr *fs.PathError
+	if _, err := NewFileRWMutex(path + "2"); !errors.Is(err, unix.EROFS) || !errors.As(err, &pathErr) {
+		t.Error(err)
+	}
+	// A file that is there can be locked.
+	m, p := newMutex(t, path), startLocker(t, path)
+	m.Lock()
+	p.Say("lock")
+	time.Sleep(moment)
+	m.Unlock()
+	p.Expect("lock ok")
+	if m.TryRLock() {
+		t.Error("a reader beside a writer")
+	}
+	p.Kill()
+	m.Lock()
+	m.Unlock()
+}
+
+// mount mounts a file system for the time of the test.
+func mount(t *testing.T, source, fstype string, flags uintptr, data string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount(source, dir, fstype, flags, data); err != nil {
+		t.Skipf("cannot mount %s: %v", fstype, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// Whether a file system counts as local is looked at, and what is said of local ones is so.
+func TestLocalFileSystems(t *testing.T) {
+	dirs := map[string]string{"the temporary directory's": t.TempDir()}
+	if os.Getuid() == 0 {
+		base := mount(t, "tmpfs", "tmpfs", 0, "")
+		dirs["tmpfs"] = base
+		for _, d := range []string{"l", "u", "w"} {
+			must(t, os.Mkdir(filepath.Join(base, d), 0o755))
+		}
+		must(t, os.WriteFile(filepath.Join(base, "l", "lock"), nil, 0o644)) // to be copied up
+		dirs["overlay"] = mount(t, "overlay", "overlay", 0, fmt.Sprintf("lowerdir=%[1]s/l,upperdir=%[1]s/u,workdir=%[1]s/w", base))
+	}
+	for name, dir := range dirs {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, "lock")
+			m, other := newMutex(t, path), newMutex(t, path)
+			if !m.local {
+				t.Skip("not known to be local")
+			}
+			m.Lock()
+			if err := other.file.takeGate(t.Context(), exclusive, defaultPollInterval); err != nil {
+				t.Error("the gate sees the lock: ", err)
+			}
+			if !m.file.gateTaken(shared) {
+				t.Error("the gate is not seen")
+			}
+			other.file.leaveGate()
+			if m.file.gateTaken(exclusive) {
+				t.Error("the gate was not left")
+			}
+			m.Unlock()
+			settle(m)
+			if m.file.knownAt == never {
+				t.Error("the ctime does not settle")
+			}
+			before, _ := m.file.identity()
+			must(t, os.Rename(path, path+".old"))
+			if after, _ := m.file.identity(); before.changed == after.changed {
+				t.Error("a rename does not change the ctime")
+			}
+		})
+	}
+}
+
+func TestFlockCommandTakesPart(t *testing.T) {
+	path := lockPath(t)
+	m := newMutex(t, path)
+	flock := func(args ...string) *exec.Cmd { return exec.Command("flock", args...) }
+
+	m.Lock()
+	if flock("-n", path, "true").Run() == nil || flock("-n", "-s", path, "true").Run() == nil {
+		t.Error("flock(1) enters beside a writer")
+	}
+	waiting := flock(path, "true")
+	must(t, waiting.Start())
+	done := start(waiting.Wait)
+	pending(t, done)
+	m.Unlock()
+	must(t, finish(t, done))
+
+	m.RLock()
+	if flock("-n", path, "true").Run() == nil {
+		t.Error("flock(1) writes beside a reader")
+	}
+	must(t, flock("-n", "-s", path, "true").Run())
+	m.RUnlock()
+
+	for _, mode := range []string{"-x", "-s"} {
+		holder := flock(mode, path, "sh", "-c", "echo; read x")
+		in, _ := holder.StdinPipe()
+		out, _ := holder.StdoutPipe()
+		must(t, holder.Start())
+		out.Read(make([]byte, 1))
+		if m.TryLock() {
+			t.Error("a writer beside flock(1) ", mode)
+		}
+		if m.TryRLock() != (mode == "-s") {
+			t.Error("wrong about a reader beside flock(1) ", mode)
+		} else if mode == "-s" {
+			m.RUnlock()
+		}
+		writer := start(func() error { return m.LockContext(t.Context()) })
+		pending(t, writer)
+		fmt.Fprintln(in)
+		must(t, finish(t, writer))
+		m.Unlock()
+		must(t, holder.Wait())
+	}
+}
+
+// Where the kernel has no place for us, the poller waits.
+func TestWaitingWithoutTheKernel(t *testing.T) {
+	if !threads.TryAcquire(maxThreads) {
+		t.Fatal("somebody waits")
+	}
+	defer threads.Release(maxThreads)
+	path := lockPath(t)
+	m, p := newMutex(t, path, WithPollInterval(time.Millisecond, 2*time.Millisecond)), startLocker(t, path)
+	for _, wait := range []func() error{
+		func() error { m.Lock(); return nil },
+		func() error { return m.LockContext(t.Context()) },
+	} {
+		p.Ask("lock", "lock ok")
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		if err := m.LockContext(ctx); err != context.DeadlineExceeded {
+			t.Error(err)
+		}
+		cancel()
+		waiter := start(wait)
+		pending(t, waiter)
+		p.Ask("unlock", "unlock ok")
+		must(t, finish(t, waiter))
+		m.Unlock()
+	}
+	p.Ask("lock", "lock ok")
+	waiter := start(func() error { m.Lock(); return nil })
+	pending(t, waiter)
+	must(t, os.Remove(path))
+	p.Ask("trylock", "trylock lock") // it holds the old file
+	must(t, finish(t, waiter))       // the new one is free
+	m.Unlock()
+}
