@@ -65,7 +65,9 @@ func fuse(args []string) {
 		b = le.AppendUint64(b, unique)
 		unix.Write(dev, append(b, body...))
 	}
-	entry := func(node uint64) []byte { return append(append(le.AppendUint64(nil, node), make([]byte, 32)...), attr(node)...) }
+	entry := func(node uint64) []byte {
+		return append(append(le.AppendUint64(nil, node), make([]byte, 32)...), attr(node)...)
+	}
 	buf := make([]byte, 1<<17)
 	for {
 		n, err := unix.Read(dev, buf)
