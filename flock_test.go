@@ -70,6 +70,23 @@ func TestOpenFileCancel(t *testing.T) {
 	}
 }
 
+func TestOpenFileCancelRacesTheGrant(t *testing.T) {
+	f, g := openTwice(t)
+	for range 200 {
+		must(t, Lock(t.Context(), f))
+		ctx, cancel := context.WithCancel(t.Context())
+		waiter := start(func() error { return Lock(ctx, g) })
+		time.Sleep(200 * time.Microsecond)
+		go cancel()
+		must(t, Unlock(f))
+		if finish(t, waiter) == nil {
+			must(t, Unlock(g))
+		}
+		must(t, TryLock(f)) // g has it no more
+		must(t, Unlock(f))
+	}
+}
+
 func TestOpenFileClosed(t *testing.T) {
 	f, g := openTwice(t)
 	must(t, Lock(t.Context(), f))

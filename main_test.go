@@ -24,7 +24,12 @@ var children = map[string]proc.Func{
 
 func TestMain(m *testing.M) {
 	proc.Run(children)
-	goleak.VerifyTestMain(m)
+	tmp := Must(os.MkdirTemp("", "interlock-test-*"))
+	os.Setenv("TMPDIR", tmp)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		os.RemoveAll(tmp)
+		os.Exit(code)
+	}))
 }
 
 // locker has a FileRWMutex and does with it what it is told, a line a call, each call on a

@@ -729,3 +729,30 @@ func TestClose(t *testing.T) {
 		t.Error("Close has removed the file")
 	}
 }
+
+// Whoever stands at the gate is not overtaken: a writer by nobody, a reader not by writers.
+func TestGateIsRespected(t *testing.T) {
+	path := lockPath(t)
+	for _, at := range []hold{exclusive, shared} {
+		m := newMutex(t, path)
+		waiter, err := openLockFile(m.abs, 0o600)
+		must(t, err)
+		defer waiter.close()
+		must(t, waiter.takeGate(t.Context(), at, defaultPollInterval))
+		if m.TryLock() {
+			t.Errorf("a writer overtakes who waits %s", at.op())
+		}
+		if m.TryRLock() != (at == shared) {
+			t.Errorf("wrong about a reader behind who waits %s", at.op())
+		}
+		if at == shared {
+			m.RUnlock()
+		}
+		time.Sleep(time.Millisecond) // what m remembers of the gate
+		writer := start(func() error { return m.LockContext(t.Context()) })
+		pending(t, writer)
+		waiter.leaveGate()
+		must(t, finish(t, writer))
+		m.Unlock()
+	}
+}

@@ -355,9 +355,12 @@ func TestConstructorRefuses(t *testing.T) {
 func list(t *testing.T, dir string) string {
 	var s strings.Builder
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		info, err := d.Info()
-		fmt.Fprintln(&s, path, info.Mode(), info.Size(), info.ModTime(), err)
-		return nil
+		fmt.Fprintln(&s, path, info.Mode(), info.Size(), info.ModTime())
+		return err
 	}))
 	return s.String()
 }
@@ -406,7 +409,7 @@ func try(args []string) {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println("ok")
+	fmt.Println("ok", m.file.writable)
 	bufio.NewReader(os.Stdin).ReadString('\n')
 }
 
@@ -463,7 +466,9 @@ func TestPermissions(t *testing.T) {
 			must(t, os.Chmod(path, perm))
 			m := newMutex(t, path)
 			p := asNobody(t, path)
-			p.Expect("ok")
+			if got, want := p.Expect("ok"), strconv.FormatBool(perm&0o002 != 0); got != want {
+				t.Errorf("%s: writable: %s, want %s", path, got, want)
+			}
 			if m.TryLock() {
 				t.Errorf("%s: two holders", path)
 			}

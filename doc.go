@@ -1,0 +1,31 @@
+// Package interlock is Go's sync between processes: locks over files, for the goroutines of all
+// the processes of a machine that name the same file.
+//
+//   - A [FileRWMutex] is like a [sync.RWMutex], and a [sync.Locker].
+//   - [Lock], [RLock], [TryLock], [TryRLock] and [Unlock] lock a file that the caller has
+//     opened.
+//
+// The operating system holds the locks. It frees those of a process that ends, however it
+// ends. Every wait can end with a [context.Context], and then leaves nothing behind.
+// Where the system can, which so far is Linux, a waiter sleeps in the kernel until it is its turn,
+// instead of asking again and again.
+//
+// # Systems
+//
+// On Linux this package is tested, on ext4, tmpfs and overlayfs, and with a FUSE file system.
+// On a file system that is not known to be local, NFS among them, more care is taken, and a file
+// named like the lock file with ".gate" appended keeps readers from starving writers.
+//
+// For macOS, FreeBSD, OpenBSD, NetBSD, DragonFly BSD, illumos, Solaris and Windows it is written,
+// compiled, and has not been run yet. There a waiter tries again after growing
+// pauses ([WithPollInterval]). On AIX and all other systems, making a lock fails with
+// [errors.ErrUnsupported].
+//
+// # Other programs
+//
+// On Unix the locks are those of flock(2) on the whole file. Whatever uses flock(2), such as
+// flock(1), takes part in the same lock. Locks by fcntl(2) or lockf(3) are others.
+//
+// File locks end at the machine, or at the NFS server. A mount of the same directory by 9p,
+// VirtioFS or a FUSE file system may well be another world that excludes nobody here.
+package interlock
