@@ -18,7 +18,8 @@ var ErrLocked = errors.New("already locked")
 // Lock, [RLock], [TryLock], [TryRLock] and [Unlock] are the plain locks of the operating
 // system: on Unix flock(2) on the whole file. The lock belongs to the open file that f stands
 // for. Everything that opened the file anew is excluded, in this and in other
-// processes, and only that: goroutines that use one f are not excluded from each other.
+// processes, and only that: goroutines that use one f do not exclude each other, and must not call
+// these functions for it at the same time, or a cancelled wait of one undoes the lock of another.
 // Readers can starve writers. Nobody looks whether the file is still at its path. For all of that there is
 // [FileRWMutex].
 //
@@ -31,8 +32,9 @@ var ErrLocked = errors.New("already locked")
 // If ctx ends first, and also if it has ended already, the error is ctx.Err(), and f is open
 // and not locked. Other errors are an [*fs.PathError]; they match [errors.ErrUnsupported] if the
 // file cannot be locked, and [fs.ErrClosed] if f is closed. Should the system not be able to end a
-// wait at once (see [FileRWMutex]), Lock returns nevertheless, and f can be locked again when the
-// system has answered; until then Lock waits and TryLock fails.
+// wait, Lock returns nevertheless, and f can be locked again when the system has given up or
+// got the lock; until then Lock waits and TryLock fails. What Lock does not survive is a file system that leaves even calls
+// unanswered that do not wait; FileRWMutex does.
 func Lock(ctx context.Context, f *os.File) error { return lockOpenFile(ctx, f, exclusive) }
 
 // RLock takes a shared lock on f, and waits until it can or ctx ends. For
@@ -114,24 +116,27 @@ func waitOpenFile(ctx context.Context, f *os.File, mode hold) error {
 	if err != nil {
 		return errCannotWait
 	}
+	own.setLocal()
 	answered := make(chan struct{})
-	unanswered.Store(f, answered)
-	end := func() {
-		unanswered.Delete(f)
-		close(answered)
-		own.close()
-	}
 	err = own.waitLock(ctx, mode, func() {
 		own.unlock()
-		end()
+		own.close()
+		close(answered)
+		unanswered.CompareAndDelete(f, answered)
 	})
 	if err == errAbandoned {
+		unanswered.Store(f, answered)
+		select {
+		case <-answered: // already, perhaps before it was stored
+			unanswered.CompareAndDelete(f, answered)
+		default:
+		}
 		return ctx.Err()
 	}
 	if err != nil {
 		own.unlock() // we may have got it after all
 	}
-	end()
+	own.close()
 	return err
 }
 

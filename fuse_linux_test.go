@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/interlock-go/interlock/internal/proc"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +25,7 @@ func init() { children["fuse"] = fuse }
 //	works    with locks in this process
 //	waits    as works, but never answers one that has to wait, not even when it is interrupted
 //	silent   never
+//	refuses  as works, but refuses what would have to wait, and counts no links
 //
 // A line of input switches from works to silent.
 func fuse(args []string) {
@@ -54,6 +57,8 @@ func fuse(args []string) {
 		mode, links := uint32(unix.S_IFREG|0o644), uint32(1)
 		if node == 1 {
 			mode, links = unix.S_IFDIR|0o755, 2
+		} else if args[1] == "refuses" {
+			links = 0
 		}
 		b = le.AppendUint32(b, mode)
 		b = le.AppendUint32(b, links)
@@ -111,7 +116,7 @@ func fuse(args []string) {
 				conflict = conflict || o != owner && typ != unix.F_UNLCK && (t == unix.F_WRLCK || typ == unix.F_WRLCK)
 			}
 			switch {
-			case mode == "silent", op == 33 && conflict:
+			case mode == "silent", op == 33 && conflict && mode != "refuses":
 			case op == 31:
 				b := append([]byte{}, in[16:40]...)
 				if !conflict {
@@ -164,15 +169,15 @@ func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
 
 // Where the file system does not answer, waits are prompt all the same.
 func TestFileSystemThatDoesNotAnswer(t *testing.T) {
-	for _, mode := range []string{"waits", "silent"} {
+	for _, mode := range []string{"waits", "silent", "stopped"} {
 		t.Run(mode, func(t *testing.T) {
-			daemon, path := mountFUSE(t, mode)
+			daemon, path := mountFUSE(t, map[string]string{"stopped": "waits"}[mode]+strings.TrimSuffix(mode, "stopped"))
 			m, err := NewFileRWMutex(path)
 			must(t, err)
 			if m.local {
 				t.Fatal("a FUSE file system counts as local")
 			}
-			if mode == "waits" {
+			if mode != "silent" {
 				holder, err := NewFileRWMutex(path)
 				must(t, err)
 				holder.Lock()
@@ -182,7 +187,17 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 					}
 				}
 			}
-			var waits []<-chan error
+			if mode == "stopped" { // while one waits in the kernel
+				ctx, cancel := context.WithCancel(t.Context())
+				wait := start(func() error { return m.LockContext(ctx) })
+				pending(t, wait)
+				daemon.Signal(unix.SIGSTOP)
+				cancel()
+				if err := finish(t, wait); err != context.Canceled {
+					t.Error(err)
+				}
+			}
+			var results []<-chan error
 			for i := range 20 {
 				wait := m.LockContext
 				if i%2 == 1 {
@@ -190,34 +205,53 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(1+i%5)*10*time.Millisecond)
 				defer cancel()
-				waits = append(waits, start(func() error { return wait(ctx) }))
+				results = append(results, start(func() error { return wait(ctx) }))
 			}
-			for _, w := range waits {
-				if err := finish(t, w); err != context.DeadlineExceeded {
+			for _, r := range results {
+				if err := finish(t, r); err != context.DeadlineExceeded {
 					t.Error(err)
 				}
 			}
 			for name, call := range methods(m) {
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 				defer cancel()
-				if err := call(ctx); err != context.DeadlineExceeded && (mode == "silent" || err == nil) {
+				if err := call(ctx); err != context.DeadlineExceeded && (mode != "waits" || err == nil) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}
-			if n := threadCount(t, "self"); n > 80 {
+			if n := threadCount(t, "self"); n > 120 {
 				t.Errorf("%d threads", n)
 			}
 			daemon.Kill() // which ends what is left in the kernel
 			waitFor(t, "the threads come back", func() bool {
-				if !threads.TryAcquire(maxThreads) {
-					return false
+				for _, threads := range []*semaphore.Weighted{waits, calls} {
+					if !threads.TryAcquire(maxThreads) {
+						return false
+					}
+					threads.Release(maxThreads)
 				}
-				threads.Release(maxThreads)
 				return true
 			})
 			must(t, m.Close())
 		})
 	}
+}
+
+// Where the file system does not wait as it was asked to, the poller does.
+func TestFileSystemThatDoesNotWait(t *testing.T) {
+	_, path := mountFUSE(t, "refuses")
+	m, holder := newMutex(t, path), newMutex(t, path)
+	holder.Lock()
+	waiter := start(func() error { return m.LockContext(t.Context()) })
+	pending(t, waiter)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := m.LockContext(ctx); err != context.DeadlineExceeded {
+		t.Error(err)
+	}
+	holder.Unlock()
+	must(t, finish(t, waiter))
+	m.Unlock()
 }
 
 // An Unlock that gets no answer holds up nobody but its caller.

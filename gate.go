@@ -24,8 +24,10 @@ func (f *lockFile) openGate(create bool) (handle, error) {
 	if err == nil {
 		var at identity
 		if at, err = h.identity(); err == nil && (at.dev != id.dev || at.ino != id.ino) {
-			f.knownAt = never
 			err = errStale
+			if f.local {
+				f.knownAt = never
+			}
 		}
 	}
 	if err != nil {
@@ -48,7 +50,8 @@ func (f *lockFile) gateTaken(m hold) bool {
 	return h.gateTaken(m)
 }
 
-// takeGate waits for the gate until ctx ends. Without an error, f.gated is set.
+// takeGate waits for the gate until ctx ends. Without an error, f.gated is set; and
+// with ctx.Err(), it may be.
 func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 	if f.gate == nil {
 		var gate *handle
@@ -94,7 +97,7 @@ func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 		f.gate = nil
 		return ctx.Err()
 	case ctx.Err():
-		f.dropGate() // we may have got it after all
+		f.gated = true // perhaps, and then to be left
 		return err
 	}
 	return errNoGate
@@ -102,27 +105,19 @@ func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 
 // leaveGate lets the others in.
 func (f *lockFile) leaveGate() {
-	switch {
-	case !f.gated:
-	case f.local:
-		f.gated = false
-		f.gate.leaveGate()
-	default:
-		f.dropGate()
-	}
+	f.gated = false
+	f.gate.leaveGate()
 }
 
-// dropGate leaves the gate and closes it, without waiting for a file system that does not answer.
-func (f *lockFile) dropGate() {
+// closeGate leaves the gate and closes it.
+func (f *lockFile) closeGate() {
 	if f.gate != nil {
-		f.inBackground(f.gate.closeGate)
+		f.gate.closeGate()
 		f.gate, f.gated = nil, false
 	}
 }
 
-// closeGate leaves the gate and closes it. Closing alone would not do while a child
-// process between fork and exec has a copy of the descriptor.
 func (h *handle) closeGate() {
-	h.leaveGate()
+	h.leaveGate() // as in closeLock
 	h.close()
 }

@@ -27,7 +27,8 @@ func (m hold) op() string {
 
 // A lockFile is one open file description of a lock file, and what waiting takes.
 //
-// Its methods may be called by one goroutine at a time, with the exception of unlock.
+// Its methods are for who may act on the file (see [waiter]), with the exception of unlock. A join
+// that was abandoned may go on beside them: it changes nothing on a file that is not local.
 type lockFile struct {
 	handle
 	path string // absolute
@@ -41,6 +42,8 @@ type lockFile struct {
 	gate  *handle // nil until first needed
 	gated bool    // we stand at the gate
 
+	dead bool // handle is closed; only to be disposed of
+
 	known   int64         // the ctime with which the file was last seen at path
 	knownAt time.Duration // when that was; never if that ctime proves nothing
 }
@@ -52,8 +55,9 @@ type identity struct {
 	changed  int64 // its ctime, in ns
 }
 
-// errStale: the file is not the one at the path any more.
-var errStale = errors.New("interlock: the lock file was removed or replaced")
+// errStale: the file is not the one at the path any more. Callers of the package see it only if that
+// does not end.
+var errStale = errors.New("the file is removed or replaced again and again")
 
 // openLockFile opens the lock file at path, and creates it if need be.
 func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
@@ -64,21 +68,12 @@ func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
 	return &lockFile{handle: h, path: path, perm: perm, knownAt: never}, nil
 }
 
-// call makes a call to the file system, which waits for nobody. On a file system that may
-// not answer all the same, ctx can end it: then the error is ctx.Err(), or errAbandoned
-// if dispose will run when the answer comes (see [offload]).
+// call makes a call to the file system by [callFS], or simply makes it if that always answers.
 func (f *lockFile) call(ctx context.Context, call func() error, dispose func()) error {
-	return callFS(ctx, f.local, call, dispose)
-}
-
-func callFS(ctx context.Context, local bool, call func() error, dispose func()) error {
-	if local || ctx.Done() == nil {
+	if f.local {
 		return call()
 	}
-	if threads.Acquire(ctx, 1) != nil {
-		return ctx.Err()
-	}
-	return offload(ctx, call, nil, dispose)
+	return callFS(ctx, call, dispose)
 }
 
 var epoch = time.Now()
@@ -91,8 +86,10 @@ const never = -time.Hour
 
 const (
 	// ctimeSettled is the age from which a ctime proves that no rename came after: the
-	// clock behind ctimes ticks every 1 to 10 ms.
-	ctimeSettled = 20 * time.Millisecond
+	// clock behind ctimes ticks every 1 to 10 ms. coarseSettled is for file systems that
+	// keep only the second, such as ext2.
+	ctimeSettled  = 20 * time.Millisecond
+	coarseSettled = 1100 * time.Millisecond
 	// pathCheckInterval is how long that is believed. The file may have left its path with
 	// its directory, which leaves the ctime alone.
 	pathCheckInterval = 10 * time.Millisecond
@@ -104,7 +101,7 @@ func (f *lockFile) current(now time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if id.removed {
+	if id.removed && f.local { // others may count no links
 		return errStale
 	}
 	if id.changed == f.known && now-f.knownAt < pathCheckInterval {
@@ -123,7 +120,11 @@ func (f *lockFile) current(now time.Duration) error {
 		return nil
 	}
 	f.known, f.knownAt = id.changed, never
-	if time.Now().UnixNano()-id.changed > int64(ctimeSettled) {
+	settled := ctimeSettled
+	if id.changed%int64(time.Second) == 0 {
+		settled = coarseSettled
+	}
+	if time.Now().UnixNano()-id.changed > int64(settled) {
 		f.knownAt = now
 	}
 	return nil
@@ -131,7 +132,7 @@ func (f *lockFile) current(now time.Duration) error {
 
 // acquireKnown is a quick acquire for a local file, which may fail for any reason.
 func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
-	return now-f.knownAt < pathCheckInterval && f.tryLockUnchanged(m, f.known)
+	return now-f.knownAt < pathCheckInterval && !f.dead && f.tryLockUnchanged(m, f.known)
 }
 
 // releaseKnown undoes acquireKnown, and may fail likewise.
@@ -160,6 +161,12 @@ func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
 	return err
 }
 
+// unchanged reports, for a local file, that it is still at its path, as far as the file itself tells.
+func (f *lockFile) unchanged() bool {
+	id, err := f.identity()
+	return err == nil && !id.removed && id.changed == f.known && f.knownAt != never
+}
+
 // join returns ErrLocked if the lock that f holds must not be passed on to another holder
 // in the mode m, since ask is set and somebody foreign waits.
 func (f *lockFile) join(m hold, ask bool, now time.Duration) error {
@@ -172,23 +179,23 @@ func (f *lockFile) join(m hold, ask bool, now time.Duration) error {
 	return nil
 }
 
-// close gives up the lock, the gate and the descriptors, without waiting for a file
-// system that does not answer.
+// close gives up the lock, the gate and the descriptors.
 func (f *lockFile) close() {
-	f.dropGate()
-	f.inBackground(f.closeLock)
+	f.closeGate()
+	f.closeLock()
 }
 
-// closeLock gives up the lock. Closing alone would not do (see [handle.closeGate]).
+// closeLock gives up the lock. Closing alone would not do while a child process between fork
+// and exec has a copy of the descriptor.
 func (f *lockFile) closeLock() {
-	f.unlock()
-	f.handle.close()
+	if !f.dead {
+		f.unlock()
+		f.handle.close()
+	}
 }
 
-func (f *lockFile) inBackground(call func()) {
-	if f.local {
-		call()
-	} else {
-		go call()
-	}
+// kill closes a descriptor that cannot be unlocked otherwise.
+func (f *lockFile) kill() {
+	f.handle.close()
+	f.dead = true
 }

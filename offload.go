@@ -3,7 +3,6 @@ package interlock
 import (
 	"context"
 	"errors"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -11,58 +10,81 @@ import (
 
 var (
 	errCannotWait = errors.New("interlock: the kernel cannot wait for us")
-	errAbandoned  = errors.New("interlock: wait abandoned")
+	errAbandoned  = errors.New("interlock: call abandoned")
 )
 
-// maxThreads bounds the threads that wait in the kernel, and those that are left there
-// because nothing can end their call, over the whole process. The runtime itself ends a
-// program with more than 10,000 threads.
+// maxThreads bounds the threads that wait in the kernel for locks, and those of other calls
+// that a file system does not answer, each over the whole process and with those left there
+// because nothing can end their call. The runtime itself ends a program with more than
+// 10,000 threads.
 const maxThreads = 512
 
-var threads = semaphore.NewWeighted(maxThreads)
+var waits, calls = semaphore.NewWeighted(maxThreads), semaphore.NewWeighted(maxThreads)
 
 // grace is how long an offloaded call may take to end after its context has. A call that
 // can be ended, ends within microseconds; only a busy machine needs more.
 const grace = 10 * time.Millisecond
 
-// offload runs call, which may block in the kernel, on a goroutine of its own, and gives
-// up one of the threads, which the caller has acquired, when it has ended.
+// offload runs call, which may block in the kernel, on a goroutine of its own. The caller has
+// acquired one of the threads, which offload releases when all is done.
 //
-// When ctx ends, offload calls end, which should make the call end, if there is one. If
-// the call returns soon, the result is ctx.Err(), whatever the call has returned; if not,
-// errAbandoned: then dispose runs when the call has returned at last. That must undo what
-// the call may have done, and may do it only through what the caller has left to it.
-func offload(ctx context.Context, call func() error, end, dispose func()) error {
-	const running, returned, abandoned = 0, 1, 2
-	var state atomic.Int32
+// When ctx ends, end is called, which should make the call return. If both return soon, the
+// result is ctx.Err(), whatever the call's was; if not, errAbandoned: then dispose runs when they
+// have returned at last. It must undo what the call may have done, and owns what it needs for that.
+func offload(ctx context.Context, threads *semaphore.Weighted, call func() error, end, dispose func()) error {
 	result := make(chan error, 1)
-	go func() {
-		err := call()
-		if state.CompareAndSwap(running, returned) {
-			threads.Release(1)
-			result <- err
-			return
-		}
-		dispose()
-		threads.Release(1)
-	}()
+	go func() { result <- call() }()
 	select {
 	case err := <-result:
+		threads.Release(1)
 		return err
 	case <-ctx.Done():
 	}
-	if end != nil {
-		end()
-	}
+	returned, abandoned := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer threads.Release(1)
+		end() // which itself may get no answer
+		<-result
+		select {
+		case returned <- struct{}{}:
+		case <-abandoned:
+			dispose()
+		}
+	}()
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
-	case <-result:
+	case <-returned:
+		return ctx.Err()
 	case <-timer.C:
-		if state.CompareAndSwap(running, abandoned) {
-			return errAbandoned
-		}
-		<-result
+		close(abandoned)
+		return errAbandoned
 	}
-	return ctx.Err()
+}
+
+// callFS makes a call to a file system that may not answer, which waits for nobody otherwise. ctx can end it:
+// then the error is ctx.Err(), or errAbandoned if dispose will run when the answer comes (see [offload]).
+func callFS(ctx context.Context, call func() error, dispose func()) error {
+	if ctx.Done() == nil {
+		return call()
+	}
+	if calls.Acquire(ctx, 1) != nil {
+		return ctx.Err()
+	}
+	return offload(ctx, calls, call, func() {}, dispose)
+}
+
+// briefly waits for call, but goes on without it if a file system does not answer.
+func briefly(call func()) {
+	done := make(chan struct{})
+	go func() {
+		call()
+		close(done)
+	}()
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
 }

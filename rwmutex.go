@@ -79,6 +79,7 @@ type FileRWMutex struct {
 // A waiter is a goroutine that waits for a FileRWMutex of this process.
 //
 //	queued  → leading  it is the first, and may act on the file: by whoever makes it so
+//	queued  → refused  it was to try only, and a writer has won: by that writer
 //	queued  → granted  it has the lock, and has left the list: by the holder or a leading reader
 //	leading → gone     with the lock or without: by itself
 //	queued  → gone     without the lock: by itself, when its context ends
@@ -89,16 +90,22 @@ type FileRWMutex struct {
 // hold it, else readers of other processes would go on passing. The last holder gives the lock
 // back to the kernel, or hands it on; whoever then is first leads.
 type waiter struct {
-	mode             hold
-	leading, granted bool
-	wake             chan struct{} // holds an element if leading, granted or held may have changed
-	prev, next       *waiter
+	mode       hold
+	waits      bool // or tries only, which takes a moment where the file system may not answer
+	leading    bool
+	granted    bool
+	refused    bool
+	wake       chan struct{} // holds an element if any of these or held may have changed
+	prev, next *waiter
 }
 
 const (
 	// checkInterval is how long we believe that nobody foreign waits. To ask costs half as
 	// much as to lock and unlock.
 	checkInterval = 50 * time.Microsecond
+	// maxReopen is how often the file can have been replaced since a moment ago without
+	// something else being wrong.
+	maxReopen = 1000
 	// cohortTime is how long the goroutines of a process may hand on an exclusive lock
 	// among themselves. Whoever waits at the gate ends that sooner. It is for those who know
 	// no gate.
@@ -307,10 +314,10 @@ func (m *FileRWMutex) lockSlow(ctx context.Context, mode hold, wait bool) error 
 		}
 	}
 	mayLead := m.held == free || m.held == shared
-	if !wait && (m.first != nil || !mayLead) {
+	if !wait && (!mayLead || m.last != nil && m.last.waits) {
 		return ErrLocked
 	}
-	w := &waiter{mode: mode, wake: make(chan struct{}, 1)}
+	w := &waiter{mode: mode, waits: wait, wake: make(chan struct{}, 1)}
 	m.push(w)
 	w.leading = m.first == w && mayLead
 	for !w.leading {
@@ -321,22 +328,37 @@ func (m *FileRWMutex) lockSlow(ctx context.Context, mode hold, wait bool) error 
 			return nil
 		case w.granted:
 			// Granted and cancelled at once. Pretend it was not.
-			if mode == exclusive {
-				m.unlock()
-			} else {
-				m.rUnlock()
-			}
+			m.pretend(mode)
 			return err
+		case w.refused:
+			return ErrLocked
 		case err != nil && !w.leading:
 			m.remove(w)
 			return err
 		}
 	}
-	return m.lead(ctx, w, wait)
+	return m.lead(ctx, w)
+}
+
+// pretend gives back what was granted to somebody who must not wait for that.
+func (m *FileRWMutex) pretend(mode hold) {
+	giveBack := m.unlock
+	if mode == shared {
+		giveBack = m.rUnlock
+	}
+	if m.local {
+		giveBack()
+		return
+	}
+	go func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		giveBack()
+	}()
 }
 
 // lead gets the lock for w, which leads, and passes the lead on.
-func (m *FileRWMutex) lead(ctx context.Context, w *waiter, wait bool) error {
+func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
 	var noGate *lockFile // the file that we must wait for without its gate
 	for {
 		err := ctx.Err()
@@ -344,15 +366,12 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter, wait bool) error {
 			err = m.attempt(ctx, w.mode)
 		}
 		switch {
-		case err != ErrLocked || !wait:
+		case err != ErrLocked || !w.waits:
 		case !m.file.gated && m.file != noGate:
 			f := m.file
 			m.mu.Unlock()
 			err = f.takeGate(ctx, w.mode, m.opts.poll)
 			m.mu.Lock()
-			if m.file != f { // given up meanwhile, see release
-				f.dropGate()
-			}
 			if err == nil {
 				continue
 			}
@@ -376,8 +395,16 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter, wait bool) error {
 
 // abdicate ends w's lead, and lets in or wakes who comes after it.
 func (m *FileRWMutex) abdicate(w *waiter, won bool) {
-	if m.file != nil {
-		m.file.leaveGate()
+	if f := m.file; f != nil && f.gated {
+		if f.local {
+			f.leaveGate()
+		} else {
+			gate := f.gate
+			f.gate, f.gated = nil, false
+			m.mu.Unlock()
+			briefly(gate.closeGate)
+			m.mu.Lock()
+		}
 	}
 	m.remove(w)
 	if won && m.held == shared {
@@ -388,6 +415,13 @@ func (m *FileRWMutex) abdicate(w *waiter, won bool) {
 	}
 	if m.held == free || m.held == shared {
 		m.wakeFirst()
+		return
+	}
+	for m.first != nil && !m.first.waits {
+		refused := m.first
+		m.remove(refused)
+		refused.refused = true
+		refused.notify()
 	}
 }
 
@@ -430,10 +464,13 @@ var errNotLeading = errors.New("interlock: not leading")
 // attempt takes the lock if that is possible at once. Otherwise the error is ErrLocked. It may be
 // called by the leader, or if there is no waiter and the file is local.
 func (m *FileRWMutex) attempt(ctx context.Context, mode hold) error {
-	for {
+	for tries := 0; ; tries++ {
 		join := m.held == shared && mode == shared
 		if m.held != free && !join {
 			return ErrLocked
+		}
+		if tries == maxReopen {
+			return errStale
 		}
 		now := clock()
 		fresh := now-m.checked < checkInterval
@@ -443,6 +480,9 @@ func (m *FileRWMutex) attempt(ctx context.Context, mode hold) error {
 		}
 		if !m.local && m.first == nil {
 			return errNotLeading
+		}
+		if m.held == free && m.file != nil && m.file.dead {
+			m.discard()
 		}
 		if m.file == nil {
 			if err := m.open(ctx); err != nil {
@@ -461,6 +501,9 @@ func (m *FileRWMutex) attempt(ctx context.Context, mode hold) error {
 		default:
 			err = f.acquire(mode, ask, now)
 		}
+		if join && m.held != shared && (err == nil || err != ctx.Err()) {
+			continue // the readers left while mu was not held
+		}
 		switch {
 		case err == errStale && m.held == free:
 			m.discard()
@@ -469,9 +512,6 @@ func (m *FileRWMutex) attempt(ctx context.Context, mode hold) error {
 			return ErrLocked // until our readers have left the old file
 		case err != nil:
 			return err
-		}
-		if join && m.held != shared {
-			continue // the readers left while mu was not held
 		}
 		if ask {
 			m.checked = now
@@ -505,8 +545,7 @@ func (m *FileRWMutex) attemptUnlocked(ctx context.Context, f *lockFile, mode hol
 	switch {
 	case err == errAbandoned:
 		if !join {
-			f.dropGate()
-			m.file = nil
+			m.abandon()
 		}
 		return ctx.Err()
 	case err != nil && err == ctx.Err() && !join:
@@ -532,17 +571,16 @@ func (m *FileRWMutex) open(ctx context.Context) error {
 		err = call()
 	} else {
 		m.mu.Unlock()
-		err = callFS(ctx, false, call, dispose)
+		err = callFS(ctx, call, dispose)
 		m.mu.Lock()
 	}
-	switch {
-	case err == nil:
-		m.file, m.local, m.checked = f, f.local, never
-		return nil
-	case err == errAbandoned:
+	if err == errAbandoned {
 		return ctx.Err()
-	case err == ctx.Err():
-		dispose()
+	}
+	if f != nil { // though ctx may have ended, it is there
+		m.file, m.local, m.checked = f, f.local, never
+	}
+	if err == nil || err == ctx.Err() {
 		return err
 	}
 	return &fs.PathError{Op: "open", Path: m.path, Err: err}
@@ -550,9 +588,28 @@ func (m *FileRWMutex) open(ctx context.Context) error {
 
 // discard gives up the file, with the lock and the gate.
 func (m *FileRWMutex) discard() {
-	if m.file != nil {
-		m.file.close()
-		m.file = nil
+	f := m.file
+	if f == nil {
+		return
+	}
+	m.file = nil
+	if f.local {
+		f.close()
+		return
+	}
+	m.mu.Unlock()
+	briefly(f.close)
+	m.mu.Lock()
+}
+
+// abandon gives up the file to a call that was abandoned, which will give up the lock.
+func (m *FileRWMutex) abandon() {
+	f := m.file
+	m.file = nil
+	if f.local {
+		f.closeGate()
+	} else {
+		go f.closeGate()
 	}
 }
 
@@ -578,11 +635,9 @@ func (m *FileRWMutex) waitLock(ctx context.Context, mode hold) error {
 	case err == nil:
 		m.won(mode, clock())
 	case err == errAbandoned:
-		f.dropGate()
-		m.file = nil
+		m.abandon()
 		return ctx.Err()
-	case err == ctx.Err() && f.local:
-		f.unlock() // we may have got it after all
+	case err == ctx.Err() && f.local && f.unlock() == nil: // we may have got it after all
 	default:
 		m.discard()
 	}
@@ -606,7 +661,7 @@ func (m *FileRWMutex) mayHandOn() bool {
 		return false
 	}
 	if now-m.checked < checkInterval {
-		return true
+		return m.file.unchanged()
 	}
 	if m.file.join(exclusive, true, now) != nil {
 		return false
@@ -634,9 +689,8 @@ func (m *FileRWMutex) release() {
 	if !m.local {
 		m.mu.Lock()
 	}
-	if err != nil { // to close it will do; a leader may be using the gate
-		f.inBackground(f.handle.close)
-		m.file = nil
+	if err != nil {
+		f.kill() // and a leader will see to the rest, who may be using the gate
 	}
 	m.held = free
 	m.wakeFirst()

@@ -22,7 +22,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The tests can be run as if the system were poorer than it is, with INTERLOCK_TEST set to
+//
+//	remote  no file system is known to be local
+//	poll    the kernel cannot wait
 func init() {
+	switch os.Getenv("INTERLOCK_TEST") {
+	case "remote":
+		localFileSystems = nil
+	case "poll":
+		waits.TryAcquire(maxThreads)
+	}
 	children["deaf"] = deaf
 	children["try"] = try
 	children["parent"] = parent
@@ -432,6 +442,14 @@ func asNobody(t *testing.T, path string) *proc.Process {
 	return p
 }
 
+// poorer skips a test of what INTERLOCK_TEST takes away.
+func poorer(t *testing.T) {
+	t.Helper()
+	if mode := os.Getenv("INTERLOCK_TEST"); mode != "" {
+		t.Skip("not with INTERLOCK_TEST=" + mode)
+	}
+}
+
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -643,10 +661,10 @@ func TestFlockCommandTakesPart(t *testing.T) {
 
 // Where the kernel has no place for us, the poller waits.
 func TestWaitingWithoutTheKernel(t *testing.T) {
-	if !threads.TryAcquire(maxThreads) {
+	if !waits.TryAcquire(maxThreads) {
 		t.Fatal("somebody waits")
 	}
-	defer threads.Release(maxThreads)
+	defer waits.Release(maxThreads)
 	path := lockPath(t)
 	m, p := newMutex(t, path, WithPollInterval(time.Millisecond, 2*time.Millisecond)), startLocker(t, path)
 	for _, wait := range []func() error{
@@ -672,4 +690,150 @@ func TestWaitingWithoutTheKernel(t *testing.T) {
 	p.Ask("trylock", "trylock lock") // it holds the old file
 	must(t, finish(t, waiter))       // the new one is free
 	m.Unlock()
+}
+
+// asRemote makes the files that are opened from now on count as remote.
+func asRemote(t *testing.T) {
+	list := localFileSystems
+	localFileSystems = nil
+	t.Cleanup(func() { localFileSystems = list })
+}
+
+// breakUnlock makes flock(2) calls on f fail, those that unlock too.
+func breakUnlock(t *testing.T, f *lockFile) {
+	fd, err := open("/", unix.O_PATH, 0)
+	must(t, err)
+	must(t, unix.Dup3(fd, f.fd, unix.O_CLOEXEC))
+	unix.Close(fd)
+}
+
+// A file that cannot be unlocked is closed instead, and nobody is left waiting, not even a writer
+// that stands at its gate.
+func TestUnlockFails(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
+			if remote {
+				asRemote(t)
+			}
+			path := lockPath(t)
+			m, other := newMutex(t, path), newMutex(t, path)
+			m.Lock()
+			breakUnlock(t, m.file)
+			m.Unlock()
+			m.RLock()
+			writer := start(func() error { return m.LockContext(t.Context()) })
+			waitFor(t, "a writer at the gate", func() bool { return gated(m) })
+			time.Sleep(time.Millisecond)
+			breakUnlock(t, m.file)
+			m.RUnlock()
+			must(t, finish(t, writer))
+			m.Unlock()
+			if gated(m) {
+				t.Error("somebody stands at the gate")
+			}
+			m.Lock()
+			breakUnlock(t, m.file)
+			m.Unlock()
+			other.Lock()
+			other.Unlock()
+		})
+	}
+}
+
+func TestTryIsExactOnARemoteFileSystem(t *testing.T) {
+	asRemote(t)
+	path := lockPath(t)
+	m, other := newMutex(t, path), newMutex(t, path)
+	for range 50 { // no trace is left of who had to wait
+		other.Lock()
+		waiter := start(func() error { return m.LockContext(t.Context()) })
+		waitFor(t, "a waiter at the gate", func() bool { return gated(m) })
+		other.Unlock()
+		must(t, finish(t, waiter))
+		m.Unlock()
+		if !m.TryLock() {
+			t.Fatal("TryLock fails on a free lock")
+		}
+		m.Unlock()
+	}
+	hammer(t, 3, 100, func(int) { // readers are not in each other's way
+		if !m.TryRLock() {
+			t.Error("TryRLock fails among readers")
+			return
+		}
+		time.Sleep(60 * time.Microsecond) // until the next asks anew
+		m.RUnlock()
+	})
+	n := 0
+	hammer(t, 4, 100, func(i int) {
+		if m.TryLock() {
+			n++
+			m.Unlock()
+		}
+	})
+	t.Logf("%d of 400 tries", n)
+}
+
+// A lock is not handed on within a process after its file was replaced.
+func TestNotHandedOnWithAReplacedFile(t *testing.T) {
+	for range 30 {
+		path := lockPath(t)
+		m := newMutex(t, path)
+		settle(m)
+		m.Lock()
+		var waiters []<-chan error
+		for i := range 2 {
+			waiters = append(waiters, start(func() error { return m.LockContext(t.Context()) }))
+			waitFor(t, "waiters", func() bool { return queued(m) == i+1 })
+		}
+		m.Unlock()
+		must(t, finish(t, waiters[0]))
+		next, err := open(path+".new", unix.O_CREAT|unix.O_RDWR, 0o600)
+		must(t, err)
+		must(t, unix.Flock(next, unix.LOCK_EX))
+		must(t, os.Rename(path+".new", path))
+		m.Unlock()
+		select {
+		case <-waiters[1]:
+			t.Fatal("two holders")
+		case <-time.After(time.Millisecond):
+		}
+		unix.Close(next)
+		must(t, finish(t, waiters[1]))
+		m.Unlock()
+	}
+}
+
+// Where ctimes are whole seconds, a rename is noticed all the same.
+func TestCoarseTimes(t *testing.T) {
+	needRoot(t)
+	image := filepath.Join(t.TempDir(), "image")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 16<<20))
+	if out, err := exec.Command("mkfs.ext4", "-q", "-I", "128", image).CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	path := filepath.Join(dir, "lock")
+	m, err := NewFileRWMutex(path)
+	must(t, err)
+	defer m.Close()
+	for time.Now().Nanosecond() > 300e6 { // so that all happens in one second
+		time.Sleep(10 * time.Millisecond)
+	}
+	must(t, os.Chmod(path, 0o600))
+	settle(m)
+	must(t, os.Rename(path, path+".old"))
+	other, err := NewFileRWMutex(path)
+	must(t, err)
+	defer other.Close()
+	other.Lock()
+	if m.TryLock() {
+		t.Error("two holders")
+	}
+	other.Unlock()
 }

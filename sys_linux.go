@@ -3,34 +3,52 @@ package interlock
 import (
 	"context"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// setLocal looks whether the handle is on a file system known to be local. On these
+// localFileSystems are those known to be local. On these
 //   - no call here ever waits for another machine or process, so that it may be a raw one,
 //     which the scheduler is not told of;
 //   - flock(2) and open file description locks do not see each other, so that the gate
 //     can be a byte of the lock file;
 //   - to rename a file changes its ctime.
 //
+// That is said of the file. The directories on its path may be elsewhere; then they, and
+// only they, can hold up who looks whether the file is still there.
+//
 // The list is one of what is known; whatever is not on it gets the careful treatment.
+var localFileSystems = []uint32{
+	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC,
+	unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
+}
+
+// setLocal looks whether the handle is on one of the localFileSystems.
 func (h *handle) setLocal() {
 	var st unix.Statfs_t
 	if unix.Fstatfs(h.fd, &st) != nil {
 		return
 	}
-	switch uint32(st.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC,
-		unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1:
-		h.local = true
+	h.local = slices.Contains(localFileSystems, uint32(st.Type))
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC && !h.writable {
+		// What is open for writing is in the upper layer. Below may be anything, and there
+		// neither the link count nor the ctime tells of a removal.
+		h.local = false
 	}
 }
 
 func (h handle) identity() (identity, error) {
 	var st unix.Stat_t
+	if h.local && rawCalls {
+		_, _, errno := unix.RawSyscall6(unix.SYS_FSTAT, uintptr(h.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
+		if errno != 0 {
+			return identity{}, errno
+		}
+		return identify(&st), nil
+	}
 	err := unix.Fstat(h.fd, &st)
 	return identify(&st), err
 }
@@ -79,9 +97,9 @@ func (h handle) flock(how int) error {
 	return uninterrupted(func() error { return unix.Flock(h.fd, how) })
 }
 
-// waitLock takes the flock(2) in the kernel's queue; for its errors see [wait].
+// waitLock takes the flock(2) in the kernel's queue; for its errors see wait.
 func (h handle) waitLock(ctx context.Context, m hold, dispose func()) error {
-	return wait(ctx, h.fd, func(fd int) error { return unix.Flock(fd, flockMode(m)) }, dispose)
+	return h.wait(ctx, func(fd int) error { return unix.Flock(fd, flockMode(m)) }, dispose)
 }
 
 // The gate is an open file description lock (fcntl(2)) on a byte that no file reaches.
@@ -100,18 +118,18 @@ func gateLock(m hold) unix.Flock_t {
 
 func (h handle) tryGate(m hold) error {
 	l := gateLock(m)
-	return lockError(unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l))
+	return lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) }))
 }
 
 func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
 	l := gateLock(m)
-	return wait(ctx, h.fd, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
+	return h.wait(ctx, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
 }
 
 func (h handle) leaveGate() {
 	l := gateLock(exclusive)
 	l.Type = unix.F_UNLCK
-	unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l)
+	uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
 }
 
 // gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
@@ -126,14 +144,14 @@ func (h handle) gateTaken(m hold) bool {
 }
 
 // wait runs lock, a system call that waits in the kernel for a lock, and ends it when ctx
-// ends. The lock then belongs to fd, unless the error says otherwise:
+// ends. If it returns an error, the lock is not held, but for these:
 //
-//   - errCannotWait: the call could not be made so that it can be ended;
-//   - ctx.Err(): it was ended. It may have got the lock in the same instant, so the caller
-//     must unlock fd;
-//   - errAbandoned: ctx has ended, and the call has not (see [offload]).
+//   - ctx.Err(): it may have got the lock in the same instant. The caller must unlock h.
+//   - errAbandoned: the call goes on, though ctx has ended (see [offload]).
 //
-// The call is made on a copy of fd, which shares the open file description and so the
+// After errCannotWait, the call was not made, or not in a way that it could be ended.
+//
+// The call is made on a copy of the descriptor, which shares the open file description and so the
 // lock. To end it, the copy's number is made to mean something that cannot be locked, and
 // the thread is sent a signal. The Go runtime handles that one with SA_RESTART, and any
 // number of them, since it preempts goroutines with it: the kernel starts the call anew,
@@ -144,54 +162,56 @@ func (h handle) gateTaken(m hold) bool {
 // be given to a file of somebody else's, which the call would then lock. What cannot be
 // locked is an O_PATH descriptor; any inode that can, /dev/null say, would be locked by
 // one ended call and then be waited for by the next.
-func wait(ctx context.Context, fd int, lock func(fd int) error, dispose func()) error {
+func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func()) error {
 	if ctx.Done() == nil {
-		if !threads.TryAcquire(1) {
+		if !waits.TryAcquire(1) {
 			return errCannotWait
 		}
-		defer threads.Release(1)
-		return waitResult(uninterrupted(func() error { return lock(fd) }))
+		defer waits.Release(1)
+		return waitError(uninterrupted(func() error { return lock(h.fd) }))
 	}
 	unlockable, err := unlockableFD()
-	if err != nil || !preemptSignalHandled() || !threads.TryAcquire(1) {
+	if err != nil || !preemptSignalHandled() || !waits.TryAcquire(1) {
 		return errCannotWait
 	}
-	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	dup, err := h.dup()
 	if err != nil {
-		threads.Release(1)
+		waits.Release(1)
 		return errCannotWait
 	}
 	var tid atomic.Int64
-	err = offload(ctx, func() error {
+	err = offload(ctx, waits, func() error {
 		runtime.LockOSThread()
 		tid.Store(int64(unix.Gettid()))
-		err := uninterrupted(func() error { return lock(dup) })
+		err := uninterrupted(func() error { return lock(dup.fd) })
 		// Before the result is sent, so that the receiver can run on this thread.
 		runtime.UnlockOSThread()
 		return err
 	}, func() {
-		if unix.Dup3(unlockable, dup, unix.O_CLOEXEC) != nil {
+		if unix.Dup3(unlockable, dup.fd, unix.O_CLOEXEC) != nil {
 			return // the wait is abandoned
 		}
 		if id := tid.Load(); id != 0 {
 			unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG)
 		}
 	}, func() {
-		unix.Close(dup)
+		dup.close()
 		dispose()
 	})
-	if err != errAbandoned {
-		unix.Close(dup)
+	switch {
+	case err == errAbandoned:
+	case h.local:
+		dup.close()
+	default:
+		go dup.close()
 	}
-	return waitResult(err)
+	return waitError(err)
 }
 
-func waitResult(err error) error {
-	if err == unix.EDEADLK {
-		return errCannotWait // some NFS servers think they see one
-	}
-	if errno, ok := err.(unix.Errno); ok {
-		return lockError(errno)
+// waitError is [lockError] for a call that was to wait.
+func waitError(err error) error {
+	if err = lockError(err); err == ErrLocked {
+		return errCannotWait // the file system does not wait, or sees a deadlock
 	}
 	return err
 }

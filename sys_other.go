@@ -27,6 +27,7 @@ func (handle) tryLockUnchanged(hold, int64) bool            { return false }
 func (handle) unlockLocal() bool                            { return false }
 func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrUnsupported }
 
+func (*handle) setLocal()       {}
 func (handle) gateInFile() bool { return false }
 
 func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }

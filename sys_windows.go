@@ -64,6 +64,8 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 	return h, err
 }
 
+func (h *handle) setLocal() {}
+
 func (h handle) dup() (handle, error) { return h, errors.ErrUnsupported }
 
 // close closes the handle, and gives up the locks taken through it.
