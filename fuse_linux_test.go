@@ -171,6 +171,7 @@ func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
 func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 	for _, mode := range []string{"waits", "silent", "stopped"} {
 		t.Run(mode, func(t *testing.T) {
+			needKernelWait(t)
 			daemon, path := mountFUSE(t, map[string]string{"stopped": "waits"}[mode]+strings.TrimSuffix(mode, "stopped"))
 			m, err := NewFileRWMutex(path)
 			must(t, err)

@@ -14,7 +14,9 @@ const gateSuffix = ".gate"
 
 func (f *lockFile) openGate(create bool) (handle, error) {
 	if !f.gateInFile() {
-		return openHandle(f.path+gateSuffix, create, f.perm)
+		h, err := openHandle(f.path+gateSuffix, create, f.perm)
+		h.gateFor(f.handle)
+		return h, err
 	}
 	h, err := openHandle(f.path, false, 0)
 	if err != nil {

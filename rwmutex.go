@@ -549,7 +549,7 @@ func (m *FileRWMutex) attemptUnlocked(ctx context.Context, f *lockFile, mode hol
 		}
 		return ctx.Err()
 	case err != nil && err == ctx.Err() && !join:
-		m.discard() // it may be locked
+		m.undo()
 	}
 	return err
 }
@@ -637,11 +637,34 @@ func (m *FileRWMutex) waitLock(ctx context.Context, mode hold) error {
 	case err == errAbandoned:
 		m.abandon()
 		return ctx.Err()
-	case err == ctx.Err() && f.local && f.unlock() == nil: // we may have got it after all
+	case err == ctx.Err():
+		m.undo()
 	default:
 		m.discard()
 	}
 	return err
+}
+
+// undo unlocks the file after a call that may have locked it, or gives it up.
+func (m *FileRWMutex) undo() {
+	f := m.file
+	var err error
+	if f.local {
+		err = f.unlock()
+	} else {
+		ctx, cancel := context.WithTimeout(context.Background(), grace)
+		defer cancel()
+		m.mu.Unlock()
+		err = callFS(ctx, f.unlock, f.closeLock)
+		m.mu.Lock()
+	}
+	switch err {
+	case nil:
+	case errAbandoned:
+		m.abandon()
+	default:
+		m.discard()
+	}
 }
 
 // unlock ends a hold for writing.

@@ -553,7 +553,18 @@ func TestLockFileRemoved(t *testing.T) {
 			waiter := start(func() error { m.Lock(); return nil })
 			pending(t, waiter)
 			change(t, path)
-			p.Ask("lock", "lock ok")
+			p.Say("lock")
+			select {
+			case err := <-waiter: // a poller is not held up by who holds the old file
+				must(t, err)
+				m.Unlock()
+				p.Expect("lock ok")
+				p.Ask("unlock", "unlock ok")
+				old.Unlock()
+				return
+			case <-time.After(2 * moment):
+			}
+			p.Expect("lock ok")
 			old.Unlock()
 			pending(t, waiter) // it has the old file now, which does not count
 			p.Ask("unlock", "unlock ok")

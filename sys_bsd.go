@@ -41,6 +41,10 @@ func (h handle) waitLock(context.Context, hold, func()) error { return errCannot
 // The gate is a file of its own, and standing at it is its flock(2).
 func (h handle) gateInFile() bool { return false }
 
+// gateFor makes h the gate for lock. Who waits for a lock file that was replaced does stop who
+// uses the new one.
+func (h *handle) gateFor(lock handle) {}
+
 func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
 func (h handle) leaveGate()                                   { h.unlock() }

@@ -105,11 +105,18 @@ func (h handle) waitLock(ctx context.Context, m hold, dispose func()) error {
 // The gate is an open file description lock (fcntl(2)) on a byte that no file reaches.
 const gateByte = 1 << 61
 
+// gateFor makes h, a file of its own, the gate for lock. Its byte depends on which file that is: when
+// the lock file is replaced, who waits for the old one must not stop who uses the new one.
+func (h *handle) gateFor(lock handle) { h.gateAt = int64(lock.ino % gateByte) }
+
 // gateInFile reports whether the gate of the lock file h is a byte of the same file.
 func (h handle) gateInFile() bool { return h.local }
 
-func gateLock(m hold) unix.Flock_t {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: gateByte, Len: 1}
+func (h handle) gateLock(m hold) unix.Flock_t {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: h.gateAt, Len: 1}
+	if h.gateAt == 0 {
+		l.Start = gateByte
+	}
 	if m == shared {
 		l.Type = unix.F_RDLCK
 	}
@@ -117,24 +124,24 @@ func gateLock(m hold) unix.Flock_t {
 }
 
 func (h handle) tryGate(m hold) error {
-	l := gateLock(m)
+	l := h.gateLock(m)
 	return lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) }))
 }
 
 func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
-	l := gateLock(m)
+	l := h.gateLock(m)
 	return h.wait(ctx, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
 }
 
 func (h handle) leaveGate() {
-	l := gateLock(exclusive)
+	l := h.gateLock(exclusive)
 	l.Type = unix.F_UNLCK
 	uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
 }
 
 // gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
 func (h handle) gateTaken(m hold) bool {
-	l := gateLock(m)
+	l := h.gateLock(m)
 	if h.local && rawCalls {
 		_, _, errno := unix.RawSyscall6(unix.SYS_FCNTL, uintptr(h.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
 		return errno == 0 && l.Type != unix.F_UNLCK

@@ -30,6 +30,7 @@ func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrU
 func (*handle) setLocal()       {}
 func (handle) gateInFile() bool { return false }
 
+func (*handle) gateFor(handle)                              {}
 func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }
 func (handle) waitGate(context.Context, hold, func()) error { return errors.ErrUnsupported }
 func (handle) leaveGate()                                   {}

@@ -15,8 +15,10 @@ import (
 // A handle is an open lock file, or an open gate.
 type handle struct {
 	fd       int
-	writable bool // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
-	local    bool // on a file system that answers every call at once (see [handle.setLocal])
+	ino      uint64
+	gateAt   int64 // of a gate: at which byte, see gateFor
+	writable bool  // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
+	local    bool  // on a file system that answers every call at once (see [handle.setLocal])
 }
 
 // fileHandle is the handle of a file that the caller of the package opened.
@@ -64,6 +66,7 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 		h.close()
 		return h, err
 	}
+	h.ino = uint64(st.Ino)
 	h.setLocal()
 	return h, nil
 }

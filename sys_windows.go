@@ -151,6 +151,8 @@ func (h handle) waitLock(context.Context, hold, func()) error { return errCannot
 // The gate is a byte of the lock file.
 func (h handle) gateInFile() bool { return true }
 
+func (h *handle) gateFor(handle) {}
+
 func (h handle) tryGate(m hold) error                         { return h.tryByte(gateByte, m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
 func (h handle) leaveGate()                                   { h.unlockByte(gateByte) }
