@@ -12,9 +12,11 @@
 //
 // # Systems
 //
-// On Linux this package is tested, on ext4, tmpfs and overlayfs, and with a FUSE file system.
-// On a file system that is not known to be local, NFS among them, more care is taken, and a file
-// named like the lock file with ".gate" appended keeps readers from starving writers.
+// On Linux this package is tested, on ext4, tmpfs and overlayfs, and with a FUSE file system. These,
+// but for the last, and xfs, btrfs, squashfs and erofs are known to be local. On any other file
+// system, NFS among them, more care is taken: calls are made so that one that gets no answer
+// holds up only its caller, and that only until the caller's context ends; and readers are kept from
+// starving writers by a file of its own, named like the lock file with ".gate" appended.
 //
 // For macOS, FreeBSD, OpenBSD, NetBSD, DragonFly BSD, illumos, Solaris and Windows it is written,
 // compiled, and has not been run yet. There a waiter tries again after growing

@@ -31,10 +31,11 @@ var ErrLocked = errors.New("already locked")
 //
 // If ctx ends first, and also if it has ended already, the error is ctx.Err(), and f is open
 // and not locked. Other errors are an [*fs.PathError]; they match [errors.ErrUnsupported] if the
-// file cannot be locked, and [fs.ErrClosed] if f is closed. Should the system not be able to end a
-// wait, Lock returns nevertheless, and f can be locked again when the system has given up or
-// got the lock; until then Lock waits and TryLock fails. What Lock does not survive is a file system that leaves even calls
-// unanswered that do not wait; FileRWMutex does.
+// file cannot be locked, and [fs.ErrClosed] if f is closed.
+//
+// On a file system that does not answer a cancelled wait, Lock returns nevertheless. Until the
+// answer comes and is undone, another Lock of f waits and a TryLock fails. But a file system
+// that leaves even calls unanswered that do not wait holds up Lock, as it does not FileRWMutex.
 func Lock(ctx context.Context, f *os.File) error { return lockOpenFile(ctx, f, exclusive) }
 
 // RLock takes a shared lock on f, and waits until it can or ctx ends. For

@@ -161,12 +161,6 @@ func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
 	return err
 }
 
-// unchanged reports, for a local file, that it is still at its path, as far as the file itself tells.
-func (f *lockFile) unchanged() bool {
-	id, err := f.identity()
-	return err == nil && !id.removed && id.changed == f.known && f.knownAt != never
-}
-
 // join returns ErrLocked if the lock that f holds must not be passed on to another holder
 // in the mode m, since ask is set and somebody foreign waits.
 func (f *lockFile) join(m hold, ask bool, now time.Duration) error {

@@ -38,8 +38,8 @@ func WithPerm(perm fs.FileMode) Option { return func(o *options) { o.perm = perm
 
 // WithPollInterval sets the pauses between two tries to lock, in the few cases where the
 // system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms.
-// On Linux these cases are a program that ignores SIGURG, more than 512 waits at once in the
-// process, and a lack of descriptors.
+// On Linux these cases are more than 512 waits at once in the process, a lack of descriptors, and
+// a file system that refuses to wait.
 //
 // Unless 0 < min <= max, the constructor fails with an error matching [fs.ErrInvalid].
 func WithPollInterval(min, max time.Duration) Option {

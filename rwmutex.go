@@ -29,7 +29,9 @@ import (
 //
 // On Linux a waiting process sleeps in the kernel until it is its turn. Any number of
 // goroutines that wait for one FileRWMutex take a single thread. The first in line stops
-// others from passing even while its process is stopped (SIGSTOP).
+// others from passing even while its process is stopped (SIGSTOP). To end a wait takes the
+// signal SIGURG: a program that ignores it ([os/signal.Ignore]) is made to handle it again, by
+// the runtime, as every Go program does by default.
 //
 // A FileRWMutex that has only read permission on its file (see [WithPerm]) can hold up other
 // writers when it waits to write, but not readers, and so can be starved by these.
@@ -42,11 +44,20 @@ import (
 //
 // # The lock file
 //
-// Its contents do not matter and are never touched, and nobody removes it. If it is
-// removed, renamed or replaced by others, then whoever holds the lock at that time keeps holding the old
-// file, and everybody else moves on to the file that is at the path now and creates it if need
-// be. Somebody who was waiting for the old file does so when its holder unlocks it.
-// If not the file but its directory is renamed, this is noticed within 10ms.
+// Its contents do not matter and are never touched, and nobody removes it. If it is removed,
+// renamed or replaced by others, then whoever holds the lock at that time keeps holding the old
+// file, and everybody else moves on to the file that is at the path now, and creates it if need
+// be; on the way there,
+//
+//   - somebody who waits for the old file in the kernel waits until its holder unlocks it;
+//   - readers of a FileRWMutex whose readers hold the old file wait until these have left it;
+//   - within 50µs, goroutines of a process that holds the old file may join or follow its holder;
+//   - that not the file was renamed but its directory, or that something was mounted over it, is
+//     noticed within 10ms.
+//
+// On a file system that is not known to be local (see the package comment), a second file with
+// the path of the lock file and ".gate" appended is created when somebody has to wait, and
+// remains. Whoever cannot open it can starve and be starved.
 //
 // # The memory model
 //
@@ -163,6 +174,8 @@ func (m *FileRWMutex) mustLock(mode hold) {
 // TryLock tries to lock m for writing and reports whether it succeeded. It fails if
 // somebody holds the lock or waits for it, in any process.
 //
+// For up to 50µs it may overlook who waits in another process.
+//
 // It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
 func (m *FileRWMutex) TryLock() bool { return m.mustTryLock(exclusive) }
 
@@ -182,8 +195,9 @@ func (m *FileRWMutex) mustTryLock(mode hold) bool {
 }
 
 // LockContext locks m for writing, and waits until it can or ctx ends. If ctx ends first, and also if it
-// has ended already, the error is ctx.Err() and m is not locked; nothing of the wait
-// remains. Other errors are an [*fs.PathError]: they match [errors.ErrUnsupported] if the file
+// has ended already, the error is ctx.Err() and m is not locked. Nothing of the wait
+// remains, unless the file system does not answer: then what it still owes an answer is
+// undone when that comes. Other errors are an [*fs.PathError]: they match [errors.ErrUnsupported] if the file
 // cannot be locked, and [fs.ErrClosed] if m is closed.
 func (m *FileRWMutex) LockContext(ctx context.Context) error {
 	return m.wrap(ctx, exclusive, m.lock(ctx, exclusive, true))
@@ -604,13 +618,8 @@ func (m *FileRWMutex) discard() {
 
 // abandon gives up the file to a call that was abandoned, which will give up the lock.
 func (m *FileRWMutex) abandon() {
-	f := m.file
+	go m.file.closeGate()
 	m.file = nil
-	if f.local {
-		f.closeGate()
-	} else {
-		go f.closeGate()
-	}
 }
 
 // waitLock waits for the kernel's lock, for the leader, while nobody here holds it.
@@ -677,14 +686,15 @@ func (m *FileRWMutex) unlock() {
 }
 
 // mayHandOn reports whether a writer may follow a writer of this process without asking the
-// kernel. That gives several times the throughput, at the expense of those who wait in other processes.
+// kernel. That gives several times the throughput, at the expense of those who wait in other
+// processes. To look at the file each time would take back most of it.
 func (m *FileRWMutex) mayHandOn() bool {
 	now := clock()
 	if !m.local || now-m.taken > cohortTime {
 		return false
 	}
 	if now-m.checked < checkInterval {
-		return m.file.unchanged()
+		return true
 	}
 	if m.file.join(exclusive, true, now) != nil {
 		return false

@@ -775,7 +775,7 @@ func TestTryIsExactOnARemoteFileSystem(t *testing.T) {
 	t.Logf("%d of 400 tries", n)
 }
 
-// A lock is not handed on within a process after its file was replaced.
+// A lock is not handed on within a process when its file was replaced a while ago.
 func TestNotHandedOnWithAReplacedFile(t *testing.T) {
 	for range 30 {
 		path := lockPath(t)
@@ -793,6 +793,7 @@ func TestNotHandedOnWithAReplacedFile(t *testing.T) {
 		must(t, err)
 		must(t, unix.Flock(next, unix.LOCK_EX))
 		must(t, os.Rename(path+".new", path))
+		time.Sleep(2 * checkInterval)
 		m.Unlock()
 		select {
 		case <-waiters[1]:

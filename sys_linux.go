@@ -2,9 +2,13 @@ package interlock
 
 import (
 	"context"
+	"os"
+	"os/signal"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -42,13 +46,6 @@ func (h *handle) setLocal() {
 
 func (h handle) identity() (identity, error) {
 	var st unix.Stat_t
-	if h.local && rawCalls {
-		_, _, errno := unix.RawSyscall6(unix.SYS_FSTAT, uintptr(h.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
-		if errno != 0 {
-			return identity{}, errno
-		}
-		return identify(&st), nil
-	}
 	err := unix.Fstat(h.fd, &st)
 	return identify(&st), err
 }
@@ -154,63 +151,41 @@ func (h handle) gateTaken(m hold) bool {
 // ends. If it returns an error, the lock is not held, but for these:
 //
 //   - ctx.Err(): it may have got the lock in the same instant. The caller must unlock h.
-//   - errAbandoned: the call goes on, though ctx has ended (see [offload]).
+//   - errAbandoned: the call goes on, though ctx has ended (see [offload]). Not on a local
+//     file system.
 //
 // After errCannotWait, the call was not made, or not in a way that it could be ended.
-//
-// The call is made on a copy of the descriptor, which shares the open file description and so the
-// lock. To end it, the copy's number is made to mean something that cannot be locked, and
-// the thread is sent a signal. The Go runtime handles that one with SA_RESTART, and any
-// number of them, since it preempts goroutines with it: the kernel starts the call anew,
-// which now fails with EBADF. If the signal comes before the call waits, or even before
-// the call, the number has changed already: no wake-up can be lost.
-//
-// Neither a signal alone nor closing the copy ends such a call, and a closed number could
-// be given to a file of somebody else's, which the call would then lock. What cannot be
-// locked is an O_PATH descriptor; any inode that can, /dev/null say, would be locked by
-// one ended call and then be waited for by the next.
 func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func()) error {
+	if !waits.TryAcquire(1) {
+		return errCannotWait
+	}
 	if ctx.Done() == nil {
-		if !waits.TryAcquire(1) {
-			return errCannotWait
-		}
 		defer waits.Release(1)
 		return waitError(uninterrupted(func() error { return lock(h.fd) }))
 	}
-	unlockable, err := unlockableFD()
-	if err != nil || !preemptSignalHandled() || !waits.TryAcquire(1) {
-		return errCannotWait
-	}
-	dup, err := h.dup()
+	c, err := newEndableCall(h)
 	if err != nil {
 		waits.Release(1)
 		return errCannotWait
 	}
-	var tid atomic.Int64
-	err = offload(ctx, waits, func() error {
-		runtime.LockOSThread()
-		tid.Store(int64(unix.Gettid()))
-		err := uninterrupted(func() error { return lock(dup.fd) })
-		// Before the result is sent, so that the receiver can run on this thread.
-		runtime.UnlockOSThread()
-		return err
-	}, func() {
-		if unix.Dup3(unlockable, dup.fd, unix.O_CLOEXEC) != nil {
-			return // the wait is abandoned
+	if h.local {
+		// On this goroutine: to hand the result to another one takes as long as the kernel
+		// needs to hand on the lock.
+		defer waits.Release(1)
+		stop := context.AfterFunc(ctx, c.end)
+		err = c.run(lock)
+		c.copy.close()
+		if !stop() {
+			return ctx.Err()
 		}
-		if id := tid.Load(); id != 0 {
-			unix.Tgkill(unix.Getpid(), int(id), unix.SIGURG)
-		}
-	}, func() {
-		dup.close()
+		return waitError(err)
+	}
+	err = offload(ctx, waits, func() error { return c.run(lock) }, c.end, func() {
+		c.copy.close()
 		dispose()
 	})
-	switch {
-	case err == errAbandoned:
-	case h.local:
-		dup.close()
-	default:
-		go dup.close()
+	if err != errAbandoned {
+		go c.copy.close()
 	}
 	return waitError(err)
 }
@@ -221,6 +196,88 @@ func waitError(err error) error {
 		return errCannotWait // the file system does not wait, or sees a deadlock
 	}
 	return err
+}
+
+// An endableCall is a system call that waits for a lock, and can be ended.
+//
+// The call is made on a copy of the descriptor, which shares the open file description and so the
+// lock. To end it, the copy's number is made to mean something that cannot be locked, and
+// the thread is sent SIGURG. The Go runtime handles that signal with SA_RESTART, and any
+// number of them, since it preempts goroutines with it: the kernel starts the call anew,
+// which now fails with EBADF. If the signal comes before the call waits, or even before
+// the call, the number has changed already: no wake-up can be lost.
+//
+// Neither a signal alone nor closing the copy ends such a call, and a closed number could
+// be given to a file of somebody else's, which the call would then lock. What cannot be
+// locked is an O_PATH descriptor; any inode that can, /dev/null say, would be locked by
+// one ended call and then be waited for by the next.
+type endableCall struct {
+	copy       handle
+	unlockable int
+
+	mu       sync.Mutex
+	tid      int           // while the call runs
+	returned chan struct{} // closed under mu; from then on the copy's number must not be touched
+}
+
+func newEndableCall(h handle) (*endableCall, error) {
+	unlockable, err := unlockableFD()
+	if err != nil {
+		return nil, err
+	}
+	dup, err := h.dup()
+	if err != nil {
+		return nil, err
+	}
+	return &endableCall{copy: dup, unlockable: unlockable, returned: make(chan struct{})}, nil
+}
+
+func (c *endableCall) run(lock func(fd int) error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c.mu.Lock()
+	c.tid = unix.Gettid()
+	c.mu.Unlock()
+	err := uninterrupted(func() error { return lock(c.copy.fd) })
+	c.mu.Lock()
+	close(c.returned)
+	c.mu.Unlock()
+	return err
+}
+
+// end makes the call return, and no other call of this thread.
+//
+// A program that called [signal.Ignore] or [signal.Reset] has no handler of SIGURG any more, and
+// the first signal does nothing. To ask to be notified of it makes the runtime handle it again.
+// That is what it does in every program by default; for the program, SIGURG is as good as
+// ignored then, too.
+func (c *endableCall) end() {
+	c.signal()
+	for range 10 {
+		select {
+		case <-c.returned:
+			return
+		case <-time.After(grace / 4):
+		}
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, unix.SIGURG)
+		c.signal()
+		signal.Stop(signals)
+	}
+}
+
+func (c *endableCall) signal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.returned:
+		return
+	default:
+	}
+	unix.Dup3(c.unlockable, c.copy.fd, unix.O_CLOEXEC)
+	if c.tid != 0 {
+		unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)
+	}
 }
 
 // unlockable is the O_PATH descriptor by which waits are ended, plus one; 0 before the first.
@@ -238,14 +295,4 @@ func unlockableFD() (int, error) {
 		unix.Close(fd)
 	}
 	return int(unlockable.Load() - 1), nil
-}
-
-// preemptSignalHandled reports whether SIGURG has a handler. The runtime installs one, but
-// signal.Ignore and signal.Reset remove it, and where Go is a library there may be none.
-// A number of signals other than 64 (mips) makes the call fail, which is a no as well.
-func preemptSignalHandled() bool {
-	var action [8]uintptr // handler, flags, restorer, mask
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGURG), 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
-	const defaulted, ignored = 0, 1 // SIG_DFL, SIG_IGN
-	return errno == 0 && action[0] != defaulted && action[0] != ignored
 }
