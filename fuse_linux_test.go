@@ -172,6 +172,11 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 	for _, mode := range []string{"waits", "silent", "stopped"} {
 		t.Run(mode, func(t *testing.T) {
 			needKernelWait(t)
+			Must(unlockableFD()) // which stays open
+			fds := descriptors(t, "self")
+			t.Cleanup(func() { // when all is closed
+				waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds })
+			})
 			daemon, path := mountFUSE(t, map[string]string{"stopped": "waits"}[mode]+strings.TrimSuffix(mode, "stopped"))
 			m, err := NewFileRWMutex(path)
 			must(t, err)
@@ -179,9 +184,9 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 				t.Fatal("a FUSE file system counts as local")
 			}
 			if mode != "silent" {
-				holder, err := NewFileRWMutex(path)
-				must(t, err)
+				holder := newMutex(t, path)
 				holder.Lock()
+				defer holder.Unlock()
 				for _, try := range []bool{m.TryLock(), m.TryRLock(), holder.TryRLock()} {
 					if try {
 						t.Error("two holders")
