@@ -12,9 +12,9 @@
 //
 // # Systems
 //
-// On Linux this package is tested, on ext4, tmpfs and overlayfs, and with a FUSE file system. These,
-// but for the last, and xfs, btrfs, squashfs and erofs are known to be local. On any other file
-// system, NFS among them, more care is taken: calls are made so that one that gets no answer
+// On Linux this package is tested, on ext4, tmpfs and overlayfs, and with a FUSE file system. Known to
+// be local are ext4, xfs, btrfs, tmpfs, squashfs, erofs, and what is open for writing on overlayfs. On
+// any other file system, NFS among them, more care is taken: calls are made so that one that gets no answer
 // holds up only its caller, and that only until the caller's context ends; and readers are kept from
 // starving writers by a file of its own, named like the lock file with ".gate" appended.
 //
@@ -26,7 +26,8 @@
 // # Other programs
 //
 // On Unix the locks are those of flock(2) on the whole file. Whatever uses flock(2), such as
-// flock(1), takes part in the same lock. Locks by fcntl(2) or lockf(3) are others.
+// flock(1), takes part in the same lock. Locks by fcntl(2) or lockf(3) are others; they cannot be used
+// on the same file in the same process, since they end when any descriptor of the file is closed.
 //
 // File locks end at the machine, or at the NFS server. A mount of the same directory by 9p,
 // VirtioFS or a FUSE file system may well be another world that excludes nobody here.

@@ -26,6 +26,9 @@ var ErrLocked = errors.New("already locked")
 // To lock an f that is locked already changes the mode of the lock. This is not atomic:
 // others can have the lock in between, and if it fails, the old lock is gone.
 //
+// To wait takes a copy of the descriptor of f, and to close that ends the process's fcntl(2)
+// locks of the file, if there are any.
+//
 // The lock ends with [Unlock], with f.Close, or with the process. While a child process is being
 // started, only Unlock ends it at once.
 //
@@ -67,7 +70,9 @@ func lockOpenFile(ctx context.Context, f *os.File, mode hold) error {
 		select {
 		case <-answered.(chan struct{}):
 		case <-ctx.Done():
-			return ctx.Err()
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 	}
 	try := func() error { return withHandle(f, func(h handle) error { return h.tryLock(mode) }) }

@@ -132,7 +132,7 @@ func (f *lockFile) current(now time.Duration) error {
 
 // acquireKnown is a quick acquire for a local file, which may fail for any reason.
 func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
-	return now-f.knownAt < pathCheckInterval && !f.dead && f.tryLockUnchanged(m, f.known)
+	return now-f.knownAt < pathCheckInterval && f.tryLockUnchanged(m, f.known)
 }
 
 // releaseKnown undoes acquireKnown, and may fail likewise.

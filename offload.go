@@ -13,9 +13,8 @@ var (
 	errAbandoned  = errors.New("interlock: call abandoned")
 )
 
-// maxThreads bounds the threads that wait in the kernel for locks, and those of other calls
-// that a file system does not answer, each over the whole process and with those left there
-// because nothing can end their call. The runtime itself ends a program with more than
+// maxThreads bounds the threads that wait in the kernel for locks, and those whose other calls
+// a file system does not answer though their context has ended, each over the whole process. The runtime itself ends a program with more than
 // 10,000 threads.
 const maxThreads = 512
 

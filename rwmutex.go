@@ -90,7 +90,7 @@ type FileRWMutex struct {
 // A waiter is a goroutine that waits for a FileRWMutex of this process.
 //
 //	queued  → leading  it is the first, and may act on the file: by whoever makes it so
-//	queued  → refused  it was to try only, and a writer has won: by that writer
+//	queued  → refused  it was to try only, and would have to wait: by the leader
 //	queued  → granted  it has the lock, and has left the list: by the holder or a leading reader
 //	leading → gone     with the lock or without: by itself
 //	queued  → gone     without the lock: by itself, when its context ends
@@ -103,6 +103,7 @@ type FileRWMutex struct {
 type waiter struct {
 	mode       hold
 	waits      bool // or tries only, which takes a moment where the file system may not answer
+	waiting    bool // it leads, and has to wait
 	leading    bool
 	granted    bool
 	refused    bool
@@ -299,7 +300,7 @@ func (m *FileRWMutex) lock(ctx context.Context, mode hold, wait bool) error {
 		return err
 	}
 	m.mu.Lock()
-	if f := m.file; f != nil && m.local && m.held == free && m.first == nil {
+	if f := m.file; f != nil && !f.dead && m.local && m.held == free && m.first == nil {
 		// What attempt does too, by the shortest way: deeper calls cost a tenth of it all,
 		// since the processor mispredicts every return that follows a system call.
 		now := clock()
@@ -327,13 +328,12 @@ func (m *FileRWMutex) lockSlow(ctx context.Context, mode hold, wait bool) error 
 			return err
 		}
 	}
-	mayLead := m.held == free || m.held == shared
-	if !wait && (!mayLead || m.last != nil && m.last.waits) {
+	if !wait && m.mustWait(mode) {
 		return ErrLocked
 	}
 	w := &waiter{mode: mode, waits: wait, wake: make(chan struct{}, 1)}
 	m.push(w)
-	w.leading = m.first == w && mayLead
+	w.leading = m.first == w && (m.held == free || m.held == shared)
 	for !w.leading {
 		m.sleep(ctx, w)
 		err := ctx.Err()
@@ -344,8 +344,10 @@ func (m *FileRWMutex) lockSlow(ctx context.Context, mode hold, wait bool) error 
 			// Granted and cancelled at once. Pretend it was not.
 			m.pretend(mode)
 			return err
-		case w.refused:
+		case w.refused && err == nil:
 			return ErrLocked
+		case w.refused:
+			return err
 		case err != nil && !w.leading:
 			m.remove(w)
 			return err
@@ -354,7 +356,21 @@ func (m *FileRWMutex) lockSlow(ctx context.Context, mode hold, wait bool) error 
 	return m.lead(ctx, w)
 }
 
-// pretend gives back what was granted to somebody who must not wait for that.
+// mustWait reports whether one who wants the lock in this mode would have to wait for somebody
+// of this process, be it that it holds the lock, or that it has found that it has to wait.
+func (m *FileRWMutex) mustWait(mode hold) bool {
+	if m.held == exclusive || m.held == shared && mode == exclusive {
+		return true
+	}
+	for w := m.first; w != nil; w = w.next {
+		if w.waiting || w.waits && (mode == exclusive || w.mode == exclusive) {
+			return true
+		}
+	}
+	return false
+}
+
+// pretend gives back what was granted to somebody who must not wait for an answer to that.
 func (m *FileRWMutex) pretend(mode hold) {
 	giveBack := m.unlock
 	if mode == shared {
@@ -364,11 +380,13 @@ func (m *FileRWMutex) pretend(mode hold) {
 		giveBack()
 		return
 	}
-	go func() {
+	m.mu.Unlock()
+	briefly(func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		giveBack()
-	}()
+	})
+	m.mu.Lock()
 }
 
 // lead gets the lock for w, which leads, and passes the lead on.
@@ -378,6 +396,14 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
 		err := ctx.Err()
 		if err == nil {
 			err = m.attempt(ctx, w.mode)
+		}
+		if err == ErrLocked && m.held == releasing { // in a moment it is free
+			m.sleep(ctx, w)
+			continue
+		}
+		if err == ErrLocked && w.waits && !w.waiting {
+			w.waiting = true
+			m.refuseTries()
 		}
 		switch {
 		case err != ErrLocked || !w.waits:
@@ -393,6 +419,14 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
 				noGate = f
 				continue
 			}
+		case m.held == shared && w.mode == shared:
+			// Somebody foreign waits, behind whom we cannot queue. Nobody will tell us when
+			// it does not any more.
+			pause, cancel := context.WithTimeout(ctx, m.opts.poll.max)
+			m.sleep(pause, w)
+			cancel()
+			noGate = nil
+			continue
 		case m.held != free:
 			m.sleep(ctx, w)
 			continue
@@ -429,13 +463,21 @@ func (m *FileRWMutex) abdicate(w *waiter, won bool) {
 	}
 	if m.held == free || m.held == shared {
 		m.wakeFirst()
-		return
+	} else if m.held == exclusive {
+		m.refuseTries()
 	}
-	for m.first != nil && !m.first.waits {
-		refused := m.first
-		m.remove(refused)
-		refused.refused = true
-		refused.notify()
+}
+
+// refuseTries ends the tries of those who would have to wait.
+func (m *FileRWMutex) refuseTries() {
+	for w := m.first; w != nil; {
+		next := w.next
+		if !w.waits && !w.leading {
+			m.remove(w)
+			w.refused = true
+			w.notify()
+		}
+		w = next
 	}
 }
 

@@ -376,16 +376,22 @@ func list(t *testing.T, dir string) string {
 	return s.String()
 }
 
-func TestTooManyOpenFiles(t *testing.T) {
-	path := lockPath(t)
-	m, holder := newMutex(t, path), newMutex(t, path)
+// noDescriptors lets no file be opened until restore is called, or the test ends.
+func noDescriptors(t *testing.T) (restore func()) {
 	var limit unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	low := limit
 	low.Cur = 3
 	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	restore = func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }
+	t.Cleanup(restore)
+	return restore
+}
 
+func TestTooManyOpenFiles(t *testing.T) {
+	path := lockPath(t)
+	m, holder := newMutex(t, path), newMutex(t, path)
+	defer noDescriptors(t)()
 	_, err := NewFileRWMutex(path)
 	var pathErr *fs.PathError
 	if !errors.Is(err, unix.EMFILE) || !errors.As(err, &pathErr) || pathErr.Path != path {
@@ -841,4 +847,127 @@ func TestCoarseTimes(t *testing.T) {
 		t.Error("two holders")
 	}
 	other.Unlock()
+}
+
+// A wait ends although its thread has been told to block the signal that ends it.
+func TestCancelOnAThreadThatBlocksTheSignal(t *testing.T) {
+	path := lockPath(t)
+	holder, m := newMutex(t, path), newMutex(t, path)
+	holder.Lock()
+	defer holder.Unlock()
+	wait := start(func() error {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		var urgent, was unix.Sigset_t
+		urgent.Val[0] = 1 << (unix.SIGURG - 1)
+		must(t, unix.PthreadSigmask(unix.SIG_BLOCK, &urgent, nil))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		defer cancel()
+		err := m.LockContext(ctx)
+		if unix.PthreadSigmask(unix.SIG_BLOCK, nil, &was); was.Val[0] != urgent.Val[0] {
+			t.Error("the thread's mask was changed")
+		}
+		return err
+	})
+	if err := finish(t, wait); err != context.DeadlineExceeded {
+		t.Error(err)
+	}
+}
+
+// Readers are in nobody's way who tries to read.
+func TestTryRLockAmongReaders(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
+			if remote {
+				asRemote(t)
+			}
+			m := newMutex(t, lockPath(t))
+			hammer(t, 3, 1000, func(i int) {
+				if i == 0 {
+					m.RLock()
+				} else if !m.TryRLock() {
+					t.Error("refused")
+					return
+				}
+				m.RUnlock()
+			})
+		})
+	}
+}
+
+// A reader who could not take the gate notices all the same that nobody waits there any more.
+func TestReaderWithoutAGateIsNotForgotten(t *testing.T) {
+	path := lockPath(t)
+	m, foreign := newMutex(t, path), newMutex(t, path)
+	if !m.local {
+		t.Skip("without descriptors, a gate beside the file cannot be seen either")
+	}
+	m.RLock()
+	ctx, cancel := context.WithCancel(t.Context())
+	writer := start(func() error { return foreign.LockContext(ctx) })
+	waitFor(t, "a writer at the gate", func() bool { return gated(m) })
+	time.Sleep(time.Millisecond) // what m remembers
+	restore := noDescriptors(t)
+	reader := start(func() error { m.RLock(); return nil })
+	pending(t, reader)
+	restore()
+	cancel()
+	if err := finish(t, writer); err != context.Canceled {
+		t.Error(err)
+	}
+	must(t, finish(t, reader))
+	m.RUnlock()
+	m.RUnlock()
+}
+
+func TestCloseOfAnOpenFileEndsTheLockThatItWaitedFor(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
+			if remote {
+				asRemote(t)
+			}
+			for range 30 {
+				f, g := openTwice(t)
+				must(t, Lock(t.Context(), f))
+				waiter := start(func() error {
+					if err := Lock(t.Context(), g); err != nil {
+						return err
+					}
+					g.Close()
+					return TryLock(f)
+				})
+				time.Sleep(time.Millisecond)
+				must(t, Unlock(f))
+				must(t, finish(t, waiter))
+			}
+		})
+	}
+}
+
+// A call that was cancelled just as it was granted has given the lock back when it returns.
+func TestCancelledGrantIsGivenBack(t *testing.T) {
+	for _, remote := range []bool{false, true} {
+		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
+			if remote {
+				asRemote(t)
+			}
+			path := lockPath(t)
+			holder := newMutex(t, path)
+			for range 100 {
+				m, err := NewFileRWMutex(path)
+				must(t, err)
+				holder.Lock()
+				ctx, cancel := context.WithCancel(t.Context())
+				first := start(func() error { m.RLock(); cancel(); m.RUnlock(); return nil })
+				waitFor(t, "a waiter", func() bool { return queued(m) == 1 })
+				second := start(func() error { return m.RLockContext(ctx) })
+				waitFor(t, "two waiters", func() bool { return queued(m) == 2 })
+				holder.Unlock()
+				must(t, finish(t, first))
+				if finish(t, second) == nil {
+					m.RUnlock()
+				}
+				must(t, m.Close())
+			}
+		})
+	}
 }

@@ -37,10 +37,11 @@ func (h *handle) setLocal() {
 		return
 	}
 	h.local = slices.Contains(localFileSystems, uint32(st.Type))
-	if st.Type == unix.OVERLAYFS_SUPER_MAGIC && !h.writable {
+	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
 		// What is open for writing is in the upper layer. Below may be anything, and there
 		// neither the link count nor the ctime tells of a removal.
-		h.local = false
+		flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
+		h.local = err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
 	}
 }
 
@@ -154,7 +155,7 @@ func (h handle) gateTaken(m hold) bool {
 //   - errAbandoned: the call goes on, though ctx has ended (see [offload]). Not on a local
 //     file system.
 //
-// After errCannotWait, the call was not made, or not in a way that it could be ended.
+// After errCannotWait, the call was not made, or not waited.
 func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func()) error {
 	if !waits.TryAcquire(1) {
 		return errCannotWait
@@ -185,7 +186,7 @@ func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func(
 		dispose()
 	})
 	if err != errAbandoned {
-		go c.copy.close()
+		briefly(c.copy.close)
 	}
 	return waitError(err)
 }
@@ -235,6 +236,13 @@ func newEndableCall(h handle) (*endableCall, error) {
 func (c *endableCall) run(lock func(fd int) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	// A thread can have inherited a mask that blocks the signal.
+	var unblock, was unix.Sigset_t
+	unblock.Val[0] = 1 << (unix.SIGURG - 1)
+	unix.PthreadSigmask(unix.SIG_UNBLOCK, &unblock, &was)
+	if was.Val[0]&unblock.Val[0] != 0 {
+		defer unix.PthreadSigmask(unix.SIG_SETMASK, &was, nil)
+	}
 	c.mu.Lock()
 	c.tid = unix.Gettid()
 	c.mu.Unlock()
