@@ -476,7 +476,7 @@ func TestPermissions(t *testing.T) {
 		t.Errorf("was:\n%s\nis:\n%s", before, after)
 	}
 
-	// In a sticky directory Linux refuses O_CREAT on a file of somebody else's.
+	// In a sticky directory Linux refuses O_CREAT on a file of a third party's.
 	sticky := openDir(t, fs.ModeSticky|0o777)
 	const knob = "/proc/sys/fs/protected_regular"
 	was, err := os.ReadFile(knob)
@@ -488,6 +488,7 @@ func TestPermissions(t *testing.T) {
 			path := filepath.Join(sticky, fmt.Sprint("lock", level, perm))
 			must(t, os.WriteFile(path, nil, perm))
 			must(t, os.Chmod(path, perm))
+			must(t, os.Chown(path, 12345, 12345)) // neither the opener's nor the directory's
 			m := newMutex(t, path)
 			p := asNobody(t, path)
 			if got, want := p.Expect("ok"), strconv.FormatBool(perm&0o002 != 0); got != want {
@@ -969,5 +970,26 @@ func TestCancelledGrantIsGivenBack(t *testing.T) {
 				must(t, m.Close())
 			}
 		})
+	}
+}
+
+// A try does not wait for somebody who has to wait himself.
+func TestTryBehindAWaitingReader(t *testing.T) {
+	asRemote(t)
+	path := lockPath(t)
+	m, other := newMutex(t, path), newMutex(t, path)
+	other.Lock()
+	defer other.Unlock()
+	for range 200 {
+		ctx, cancel := context.WithCancel(t.Context())
+		reader := start(func() error { return m.RLockContext(ctx) })
+		try := start(func() error { return m.TryRLockContext(t.Context()) })
+		if err := finish(t, try); !errors.Is(err, ErrLocked) {
+			t.Error(err)
+		}
+		cancel()
+		if err := finish(t, reader); err != context.Canceled {
+			t.Error(err)
+		}
 	}
 }
