@@ -260,7 +260,7 @@ func parent(args []string) {
 	child.Stdin = os.Stdin
 	Must(0, child.Start())
 	fmt.Println(child.Process.Pid)
-	select {}
+	time.Sleep(time.Hour)
 }
 
 func TestChildDoesNotKeepTheLockOfItsParent(t *testing.T) {
