@@ -13,12 +13,12 @@ var (
 	errAbandoned  = errors.New("interlock: call abandoned")
 )
 
-// maxThreads bounds the threads that wait in the kernel for locks, and those whose other calls
-// a file system does not answer though their context has ended, each over the whole process. The runtime itself ends a program with more than
+// maxThreads bounds the threads that wait in the kernel for locks (waits), and those whose other
+// calls a file system does not answer though their context has ended, each over the whole process. The runtime itself ends a program with more than
 // 10,000 threads.
 const maxThreads = 512
 
-var waits, calls = semaphore.NewWeighted(maxThreads), semaphore.NewWeighted(maxThreads)
+var calls = semaphore.NewWeighted(maxThreads)
 
 // grace is how long an offloaded call may take to end after its context has. A call that
 // can be ended, ends within microseconds; only a busy machine needs more.

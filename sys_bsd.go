@@ -43,7 +43,7 @@ func (h handle) gateInFile() bool { return false }
 
 // gateFor makes h the gate for lock. Who waits for a lock file that was replaced does stop who
 // uses the new one.
-func (h *handle) gateFor(lock handle) {}
+func (h *handle) gateFor(lock handle) { h.gateAt = 0 }
 
 func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }

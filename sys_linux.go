@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -147,6 +148,8 @@ func (h handle) gateTaken(m hold) bool {
 	err := unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_GETLK, &l)
 	return err == nil && l.Type != unix.F_UNLCK
 }
+
+var waits = semaphore.NewWeighted(maxThreads)
 
 // wait runs lock, a system call that waits in the kernel for a lock, and ends it when ctx
 // ends. If it returns an error, the lock is not held, but for these:
