@@ -42,7 +42,14 @@ func fuse(args []string) {
 		holders = map[[2]uint64]map[uint64]uint32{} // kind and node → owner → type
 	)
 	go func() {
-		bufio.NewReader(os.Stdin).ReadString('\n')
+		in := bufio.NewReader(os.Stdin)
+		if _, err := in.ReadString('\n'); err != nil {
+			os.Exit(0) // who started us has ended
+		}
+		defer func() {
+			in.ReadString('\n')
+			os.Exit(0)
+		}()
 		mu.Lock()
 		mode = "silent"
 		mu.Unlock()
