@@ -593,6 +593,9 @@ func TestLocalFileSystems(t *testing.T) {
 			path := filepath.Join(dir, "lock")
 			m, other := newMutex(t, path), newMutex(t, path)
 			if !m.local {
+				if localFileSystems != nil && (name == "tmpfs" || name == "overlay") {
+					t.Fatal("not known to be local")
+				}
 				t.Skip("not known to be local")
 			}
 			m.Lock()
@@ -707,6 +710,15 @@ func asRemote(t *testing.T) {
 	t.Cleanup(func() { localFileSystems = list })
 }
 
+// localAndRemote runs a test on files that count as local, unless INTERLOCK_TEST says otherwise, and as remote.
+func localAndRemote(t *testing.T, test func(t *testing.T)) {
+	t.Run("local", test)
+	t.Run("remote", func(t *testing.T) {
+		asRemote(t)
+		test(t)
+	})
+}
+
 // breakUnlock makes flock(2) calls on f fail, those that unlock too.
 func breakUnlock(t *testing.T, f *lockFile) {
 	fd, err := open("/", unix.O_PATH, 0)
@@ -718,34 +730,29 @@ func breakUnlock(t *testing.T, f *lockFile) {
 // A file that cannot be unlocked is closed instead, and nobody is left waiting, not even a writer
 // that stands at its gate.
 func TestUnlockFails(t *testing.T) {
-	for _, remote := range []bool{false, true} {
-		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
-			if remote {
-				asRemote(t)
-			}
-			path := lockPath(t)
-			m, other := newMutex(t, path), newMutex(t, path)
-			m.Lock()
-			breakUnlock(t, m.file)
-			m.Unlock()
-			m.RLock()
-			writer := start(func() error { return m.LockContext(t.Context()) })
-			waitFor(t, "a writer at the gate", func() bool { return gated(m) })
-			time.Sleep(time.Millisecond)
-			breakUnlock(t, m.file)
-			m.RUnlock()
-			must(t, finish(t, writer))
-			m.Unlock()
-			if gated(m) {
-				t.Error("somebody stands at the gate")
-			}
-			m.Lock()
-			breakUnlock(t, m.file)
-			m.Unlock()
-			other.Lock()
-			other.Unlock()
-		})
-	}
+	localAndRemote(t, func(t *testing.T) {
+		path := lockPath(t)
+		m, other := newMutex(t, path), newMutex(t, path)
+		m.Lock()
+		breakUnlock(t, m.file)
+		m.Unlock()
+		m.RLock()
+		writer := start(func() error { return m.LockContext(t.Context()) })
+		waitFor(t, "a writer at the gate", func() bool { return gated(m) })
+		time.Sleep(time.Millisecond)
+		breakUnlock(t, m.file)
+		m.RUnlock()
+		must(t, finish(t, writer))
+		m.Unlock()
+		if gated(m) {
+			t.Error("somebody stands at the gate")
+		}
+		m.Lock()
+		breakUnlock(t, m.file)
+		m.Unlock()
+		other.Lock()
+		other.Unlock()
+	})
 }
 
 func TestTryIsExactOnARemoteFileSystem(t *testing.T) {
@@ -876,23 +883,18 @@ func TestCancelOnAThreadThatBlocksTheSignal(t *testing.T) {
 
 // Readers are in nobody's way who tries to read.
 func TestTryRLockAmongReaders(t *testing.T) {
-	for _, remote := range []bool{false, true} {
-		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
-			if remote {
-				asRemote(t)
+	localAndRemote(t, func(t *testing.T) {
+		m := newMutex(t, lockPath(t))
+		hammer(t, 3, 1000, func(i int) {
+			if i == 0 {
+				m.RLock()
+			} else if !m.TryRLock() {
+				t.Error("refused")
+				return
 			}
-			m := newMutex(t, lockPath(t))
-			hammer(t, 3, 1000, func(i int) {
-				if i == 0 {
-					m.RLock()
-				} else if !m.TryRLock() {
-					t.Error("refused")
-					return
-				}
-				m.RUnlock()
-			})
+			m.RUnlock()
 		})
-	}
+	})
 }
 
 // A reader who could not take the gate notices all the same that nobody waits there any more.
@@ -921,56 +923,46 @@ func TestReaderWithoutAGateIsNotForgotten(t *testing.T) {
 }
 
 func TestCloseOfAnOpenFileEndsTheLockThatItWaitedFor(t *testing.T) {
-	for _, remote := range []bool{false, true} {
-		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
-			if remote {
-				asRemote(t)
-			}
-			for range 30 {
-				f, g := openTwice(t)
-				must(t, Lock(t.Context(), f))
-				waiter := start(func() error {
-					if err := Lock(t.Context(), g); err != nil {
-						return err
-					}
-					g.Close()
-					return TryLock(f)
-				})
-				time.Sleep(time.Millisecond)
-				must(t, Unlock(f))
-				must(t, finish(t, waiter))
-			}
-		})
-	}
+	localAndRemote(t, func(t *testing.T) {
+		for range 30 {
+			f, g := openTwice(t)
+			must(t, Lock(t.Context(), f))
+			waiter := start(func() error {
+				if err := Lock(t.Context(), g); err != nil {
+					return err
+				}
+				g.Close()
+				return TryLock(f)
+			})
+			time.Sleep(time.Millisecond)
+			must(t, Unlock(f))
+			must(t, finish(t, waiter))
+		}
+	})
 }
 
 // A call that was cancelled just as it was granted has given the lock back when it returns.
 func TestCancelledGrantIsGivenBack(t *testing.T) {
-	for _, remote := range []bool{false, true} {
-		t.Run(fmt.Sprint("remote ", remote), func(t *testing.T) {
-			if remote {
-				asRemote(t)
+	localAndRemote(t, func(t *testing.T) {
+		path := lockPath(t)
+		holder := newMutex(t, path)
+		for range 100 {
+			m, err := NewFileRWMutex(path)
+			must(t, err)
+			holder.Lock()
+			ctx, cancel := context.WithCancel(t.Context())
+			first := start(func() error { m.RLock(); cancel(); m.RUnlock(); return nil })
+			waitFor(t, "a waiter", func() bool { return queued(m) == 1 })
+			second := start(func() error { return m.RLockContext(ctx) })
+			waitFor(t, "two waiters", func() bool { return queued(m) == 2 })
+			holder.Unlock()
+			must(t, finish(t, first))
+			if finish(t, second) == nil {
+				m.RUnlock()
 			}
-			path := lockPath(t)
-			holder := newMutex(t, path)
-			for range 100 {
-				m, err := NewFileRWMutex(path)
-				must(t, err)
-				holder.Lock()
-				ctx, cancel := context.WithCancel(t.Context())
-				first := start(func() error { m.RLock(); cancel(); m.RUnlock(); return nil })
-				waitFor(t, "a waiter", func() bool { return queued(m) == 1 })
-				second := start(func() error { return m.RLockContext(ctx) })
-				waitFor(t, "two waiters", func() bool { return queued(m) == 2 })
-				holder.Unlock()
-				must(t, finish(t, first))
-				if finish(t, second) == nil {
-					m.RUnlock()
-				}
-				must(t, m.Close())
-			}
-		})
-	}
+			must(t, m.Close())
+		}
+	})
 }
 
 // A try does not wait for somebody who has to wait himself.
