@@ -178,14 +178,14 @@ func (m *FileRWMutex) abandon() {
 func (m *FileRWMutex) waitLock(ctx context.Context, mode hold) error {
 	f := m.file
 	m.mu.Unlock()
-	err := f.waitLock(ctx, mode, f.closeLock)
-	if err == errCannotWait {
+	err := asStale(f.waitLock(ctx, mode, f.closeLock))
+	switch err {
+	case nil:
+		err = f.call(ctx, func() error { return f.current(clock()) }, f.closeLock)
+	case errCannotWait: // acquire looks whether the file is current
 		err = poll(ctx, m.opts.poll, func() error {
 			return f.call(ctx, func() error { return f.acquire(mode, false, clock()) }, f.closeLock)
 		})
-	}
-	if err == nil {
-		err = f.call(ctx, func() error { return f.current(clock()) }, f.closeLock)
 	}
 	m.mu.Lock()
 	if err == nil {
@@ -241,17 +241,20 @@ func (m *FileRWMutex) unlock() {
 // processes. To look at the file each time would take back most of it.
 func (m *FileRWMutex) mayHandOn() bool {
 	now := clock()
-	if !m.local || now-m.taken > cohortTime {
-		return false
-	}
+	return m.local && now-m.taken <= cohortTime && !m.wanted(now)
+}
+
+// wanted reports whether m, which is locked for writing, must not be handed on, since somebody in
+// another process waits for it, or would look for it at another file.
+func (m *FileRWMutex) wanted(now time.Duration) bool {
 	if now-m.checked < checkInterval {
-		return true
+		return false
 	}
 	if m.file.join(exclusive, true, now) != nil {
-		return false
+		return true
 	}
 	m.checked = now
-	return true
+	return false
 }
 
 // rUnlock ends a hold for reading.

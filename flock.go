@@ -29,6 +29,9 @@ var ErrLocked = errors.New("already locked")
 // To wait takes a copy of the descriptor of f, and to close that ends the process's fcntl(2)
 // locks of the file, if there are any.
 //
+// In Windows what is in a file can be read and written while it is locked: the lock is on a byte that no
+// file reaches. f must be open for reading or for writing; with [os.O_APPEND] alone it cannot be locked there.
+//
 // The lock ends with [Unlock], with f.Close, or with the process. While a child process is being
 // started, only Unlock ends it at once.
 //

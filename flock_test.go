@@ -47,6 +47,23 @@ func TestOpenFile(t *testing.T) {
 	must(t, Unlock(g))
 }
 
+// A second lock of one file replaces the first, and one Unlock is enough.
+func TestOpenFileChangesMode(t *testing.T) {
+	f, g := openTwice(t)
+	must(t, TryLock(f))
+	must(t, TryLock(f))
+	must(t, TryRLock(f))
+	must(t, TryRLock(g))
+	must(t, TryRLock(f))
+	if !errors.Is(TryLock(f), ErrLocked) {
+		t.Error("a writer beside a reader")
+	}
+	must(t, Unlock(f)) // of which the old lock may be left, or not
+	must(t, TryLock(g))
+	must(t, Unlock(g))
+	must(t, TryLock(f))
+}
+
 // A cancelled wait leaves the file usable and unlocked.
 func TestOpenFileCancel(t *testing.T) {
 	f, g := openTwice(t)

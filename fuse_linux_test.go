@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,10 @@ func init() { children["fuse"] = fuse }
 //	waits    as works, but never answers one that has to wait, not even when it is interrupted
 //	silent   never
 //	refuses  as works, but refuses what would have to wait, and counts no links
+//	unable   as works, but knows no flock(2)
+//	grants   every lock to everybody
+//	hoards   keeps locks that are given back
+//	strict   does not let readers share
 //
 // A line of input switches from works to silent.
 func fuse(args []string) {
@@ -39,7 +44,10 @@ func fuse(args []string) {
 		mu      sync.Mutex
 		mode    = args[1]
 		names   = map[string]uint64{"lock": 2}
+		nodes   = uint64(2)                         // the last one
+		removed = map[uint64]bool{}                 // and forgotten
 		holders = map[[2]uint64]map[uint64]uint32{} // kind and node → owner → type
+		data    = map[uint64][]byte{}
 	)
 	go func() {
 		in := bufio.NewReader(os.Stdin)
@@ -57,9 +65,13 @@ func fuse(args []string) {
 	}()
 	fmt.Println("mounted")
 
-	le := binary.LittleEndian
+	// The kernel's order of bytes, which under qemu need not be the program's.
+	var order interface {
+		binary.ByteOrder
+		binary.AppendByteOrder
+	} = binary.LittleEndian
 	attr := func(node uint64) []byte {
-		b := le.AppendUint64(nil, node)
+		b := order.AppendUint64(nil, node)
 		b = append(b, make([]byte, 52)...)
 		mode, links := uint32(unix.S_IFREG|0o644), uint32(1)
 		if node == 1 {
@@ -67,18 +79,21 @@ func fuse(args []string) {
 		} else if args[1] == "refuses" {
 			links = 0
 		}
-		b = le.AppendUint32(b, mode)
-		b = le.AppendUint32(b, links)
+		b = order.AppendUint32(b, mode)
+		b = order.AppendUint32(b, links)
 		return append(b, make([]byte, 20)...)
 	}
 	reply := func(unique uint64, errno unix.Errno, body []byte) {
-		b := le.AppendUint32(nil, uint32(16+len(body)))
-		b = le.AppendUint32(b, uint32(-int32(errno)))
-		b = le.AppendUint64(b, unique)
+		b := order.AppendUint32(nil, uint32(16+len(body)))
+		b = order.AppendUint32(b, uint32(-int32(errno)))
+		b = order.AppendUint64(b, unique)
 		unix.Write(dev, append(b, body...))
 	}
 	entry := func(node uint64) []byte {
-		return append(append(le.AppendUint64(nil, node), make([]byte, 32)...), attr(node)...)
+		return append(append(order.AppendUint64(nil, node), make([]byte, 32)...), attr(node)...)
+	}
+	open := func() []byte { // whose contents are not cached, as their size is not told
+		return append(order.AppendUint32(make([]byte, 8), 1), 0, 0, 0, 0)
 	}
 	buf := make([]byte, 1<<17)
 	for {
@@ -89,14 +104,17 @@ func fuse(args []string) {
 		if err != nil {
 			return
 		}
+		if n == int(binary.BigEndian.Uint32(buf)) { // a request begins with its length
+			order = binary.BigEndian
+		}
 		in := buf[40:n]
-		op, unique, node := le.Uint32(buf[4:]), le.Uint64(buf[8:]), le.Uint64(buf[16:])
+		op, unique, node := order.Uint32(buf[4:]), order.Uint64(buf[8:]), order.Uint64(buf[16:])
 		mu.Lock()
 		switch op {
 		case 26: // INIT: version 7.31, POSIX and flock(2) locks
-			b := le.AppendUint32(le.AppendUint32(nil, 7), 31)
-			b = le.AppendUint32(le.AppendUint32(b, 4096), 1<<1|1<<10)
-			b = le.AppendUint32(le.AppendUint32(b, 0), 4096)
+			b := order.AppendUint32(order.AppendUint32(nil, 7), 31)
+			b = order.AppendUint32(order.AppendUint32(b, 4096), 1<<1|1<<10)
+			b = order.AppendUint32(order.AppendUint32(b, 0), 4096)
 			reply(unique, 0, append(b, make([]byte, 40)...))
 		case 1: // LOOKUP
 			if node, ok := names[string(in[:len(in)-1])]; ok {
@@ -106,28 +124,46 @@ func fuse(args []string) {
 			}
 		case 35: // CREATE
 			name := string(in[16 : len(in)-1])
-			names[name] = uint64(len(names) + 2)
-			reply(unique, 0, append(entry(names[name]), make([]byte, 16)...))
+			nodes++
+			names[name] = nodes
+			reply(unique, 0, append(entry(names[name]), open()...))
 		case 3: // GETATTR
-			reply(unique, 0, append(make([]byte, 16), attr(node)...))
+			if removed[node] {
+				reply(unique, unix.ENOENT, nil)
+			} else {
+				reply(unique, 0, append(make([]byte, 16), attr(node)...))
+			}
+		case 10: // UNLINK
+			name := string(in[:len(in)-1])
+			removed[names[name]] = true
+			delete(names, name)
+			reply(unique, 0, nil)
 		case 14: // OPEN
-			reply(unique, 0, make([]byte, 16))
+			reply(unique, 0, open())
+		case 15: // READ
+			reply(unique, 0, data[node])
+		case 16: // WRITE
+			data[node] = slices.Clone(in[40:])
+			reply(unique, 0, order.AppendUint64(nil, uint64(len(in)-40)))
 		case 17: // STATFS
 			reply(unique, 0, make([]byte, 80))
 		case 31, 32, 33: // GETLK, SETLK, SETLKW
-			owner, typ := le.Uint64(in[8:]), le.Uint32(in[32:])
-			flock := uint64(le.Uint32(in[40:]) & 1)
+			owner, typ := order.Uint64(in[8:]), order.Uint32(in[32:])
+			flock := uint64(order.Uint32(in[40:]) & 1)
 			held := holders[[2]uint64{flock, node}]
 			conflict := false
 			for o, t := range held {
-				conflict = conflict || o != owner && typ != unix.F_UNLCK && (t == unix.F_WRLCK || typ == unix.F_WRLCK)
+				conflict = conflict || o != owner && typ != unix.F_UNLCK && (t == unix.F_WRLCK || typ == unix.F_WRLCK || mode == "strict")
 			}
+			conflict = conflict && mode != "grants"
 			switch {
 			case mode == "silent", op == 33 && conflict && mode != "refuses":
+			case mode == "unable" && flock == 1:
+				reply(unique, unix.EBADF, nil)
 			case op == 31:
 				b := append([]byte{}, in[16:40]...)
 				if !conflict {
-					le.PutUint32(b[16:], unix.F_UNLCK)
+					order.PutUint32(b[16:], unix.F_UNLCK)
 				}
 				reply(unique, 0, b)
 			case conflict:
@@ -138,14 +174,16 @@ func fuse(args []string) {
 					holders[[2]uint64{flock, node}] = held
 				}
 				held[owner] = typ
-				if typ == unix.F_UNLCK {
+				if typ == unix.F_UNLCK && mode == "hoards" {
+					held[owner] = unix.F_WRLCK
+				} else if typ == unix.F_UNLCK {
 					delete(held, owner)
 				}
 				reply(unique, 0, nil)
 			}
 		case 18: // RELEASE
-			if le.Uint32(in[12:])&2 != 0 { // of a flock(2)
-				delete(holders[[2]uint64{1, node}], le.Uint64(in[16:]))
+			if order.Uint32(in[12:])&2 != 0 { // of a flock(2)
+				delete(holders[[2]uint64{1, node}], order.Uint64(in[16:]))
 			}
 			reply(unique, 0, nil)
 		case 25: // FLUSH
@@ -265,6 +303,30 @@ func TestFileSystemThatDoesNotWait(t *testing.T) {
 	holder.Unlock()
 	must(t, finish(t, waiter))
 	m.Unlock()
+}
+
+// Where a removed file is forgotten though it is open, the next one is used.
+func TestRemovedFileThatIsForgotten(t *testing.T) {
+	_, path := mountFUSE(t, "works")
+	m := newMutex(t, path)
+	for _, lock := range []func(){m.Lock, m.RLock, func() { must(t, m.TryLockContext(t.Context())) }} {
+		m.Lock()
+		m.Unlock()
+		must(t, os.Remove(path))
+		lock()
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+		if m.TryLock() {
+			t.Error("two holders")
+		}
+		must(t, os.Remove(path)) // while it is held
+		if m.held == shared {
+			m.RUnlock()
+		} else {
+			m.Unlock()
+		}
+	}
 }
 
 // An Unlock that gets no answer holds up nobody but its caller.

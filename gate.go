@@ -44,7 +44,8 @@ func (f *lockFile) gateTaken(m hold) bool {
 	if f.gateInFile() {
 		return f.handle.gateTaken(m)
 	}
-	h, err := f.openGate(false)
+	// A machine may remember for a minute that there was no gate, unless it is to create it.
+	h, err := f.openGate(f.remembersAbsence())
 	if err != nil {
 		return false
 	}
@@ -101,6 +102,9 @@ func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 	case ctx.Err():
 		f.gated = true // perhaps, and then to be left
 		return err
+	}
+	if unknownFile(err) {
+		return errStale // a new gate comes with the new file
 	}
 	return errNoGate
 }

@@ -59,6 +59,14 @@ type identity struct {
 // does not end.
 var errStale = errors.New("the file is removed or replaced again and again")
 
+// asStale returns errStale if err says that the server does not know the file any more.
+func asStale(err error) error {
+	if unknownFile(err) {
+		return errStale
+	}
+	return err
+}
+
 // openLockFile opens the lock file at path, and creates it if need be.
 func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
 	h, err := openHandle(path, true, perm)
@@ -146,7 +154,7 @@ func (f *lockFile) releaseKnown() bool {
 func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
 	err := ErrLocked
 	if !ask || !f.gateTaken(m) {
-		err = f.tryLock(m)
+		err = asStale(f.tryLock(m))
 	}
 	if err != nil && err != ErrLocked {
 		return err

@@ -18,7 +18,7 @@ var (
 // 10,000 threads.
 const maxThreads = 512
 
-var calls = semaphore.NewWeighted(maxThreads)
+var waits, calls = semaphore.NewWeighted(maxThreads), semaphore.NewWeighted(maxThreads)
 
 // grace is how long an offloaded call may take to end after its context has. A call that
 // can be ended, ends within microseconds; only a busy machine needs more.

@@ -2,6 +2,7 @@ package interlock
 
 import (
 	"io/fs"
+	"slices"
 	"time"
 )
 
@@ -9,8 +10,9 @@ import (
 type Option func(*options)
 
 type options struct {
-	perm fs.FileMode
-	poll pollInterval
+	perm  fs.FileMode
+	poll  pollInterval
+	trace *Trace
 }
 
 func newOptions(opts []Option) (options, error) {
@@ -23,6 +25,9 @@ func newOptions(opts []Option) (options, error) {
 	}
 	return o, nil
 }
+
+// untraced is opts for what serves a lock only.
+func untraced(opts []Option) []Option { return append(slices.Clip(opts), WithTrace(nil)) }
 
 // WithPerm sets the permission bits (before umask) of a lock file that must be created.
 // The default is 0600: other users cannot open the file, and so can neither lock it nor hold
@@ -37,7 +42,7 @@ func newOptions(opts []Option) (options, error) {
 func WithPerm(perm fs.FileMode) Option { return func(o *options) { o.perm = perm } }
 
 // WithPollInterval sets the pauses between two tries to lock, in the few cases where the
-// system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms.
+// system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms, in Windows to 150ms.
 // On Linux these cases are more than 512 waits at once in the process, a lack of descriptors, and
 // a file system that refuses to wait.
 //

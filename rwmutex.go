@@ -56,8 +56,8 @@ import (
 //     noticed within 10ms.
 //
 // On a file system that is not known to be local (see the package comment), a second file with
-// the path of the lock file and ".gate" appended is created when somebody has to wait, and
-// remains. Whoever cannot open it can starve and be starved.
+// the path of the lock file and ".gate" appended is created when somebody has to wait, on NFS as soon
+// as somebody locks, and remains. Whoever cannot open it can starve and be starved.
 //
 // # The memory model
 //
@@ -69,9 +69,10 @@ import (
 //
 // [the Go memory model]: https://go.dev/ref/mem
 type FileRWMutex struct {
-	path string
-	abs  string // the path to open
-	opts options
+	path  string
+	abs   string // the path to open
+	opts  options
+	trace *tracer // or nil
 
 	// mu guards all below. It is held across system calls if local is set, and never
 	// while waiting.
@@ -112,7 +113,9 @@ func NewFileRWMutex(path string, opts ...Option) (*FileRWMutex, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return &FileRWMutex{path: path, abs: abs, opts: o, file: f, local: f.local, checked: never}, nil
+	m := &FileRWMutex{path: path, abs: abs, opts: o, trace: newTracer(o.trace, path)}
+	m.file, m.local, m.checked = f, f.local, never
+	return m, nil
 }
 
 // Path returns the path that the FileRWMutex was made with.
@@ -158,6 +161,13 @@ func (m *FileRWMutex) mustTryLock(mode hold) bool {
 	return err == nil
 }
 
+// answersAtOnce reports whether trying to lock m never waits, not even for a file system.
+func (m *FileRWMutex) answersAtOnce() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.local
+}
+
 // LockContext locks m for writing, and waits until it can or ctx ends. If ctx ends first, and also if it
 // has ended already, the error is ctx.Err() and m is not locked. Nothing of the wait
 // remains, unless the file system does not answer: then what it still owes an answer is
@@ -184,8 +194,12 @@ func (m *FileRWMutex) TryRLockContext(ctx context.Context) error {
 	return m.wrap(ctx, shared, m.lock(ctx, shared, false))
 }
 
-// wrap names the operation and the path in an error of the system.
 func (m *FileRWMutex) wrap(ctx context.Context, mode hold, err error) error {
+	return pathError(ctx, mode.op(), m.path, err)
+}
+
+// pathError names the operation and the path in an error of the system.
+func pathError(ctx context.Context, op, path string, err error) error {
 	if err == nil || err == ctx.Err() {
 		return err
 	}
@@ -193,7 +207,7 @@ func (m *FileRWMutex) wrap(ctx context.Context, mode hold, err error) error {
 	if errors.As(err, &pathErr) {
 		return err
 	}
-	return &fs.PathError{Op: mode.op(), Path: m.path, Err: err}
+	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
 // Unlock unlocks m for writing. It panics if m is not locked for writing.
@@ -203,12 +217,14 @@ func (m *FileRWMutex) Unlock() {
 		m.mu.Unlock()
 		panic("interlock: Unlock of FileRWMutex not locked for writing: " + m.path)
 	}
+	held := m.trace.end(1)
 	if m.first == nil && m.local && m.file.releaseKnown() { // the shortest way, as in lock
 		m.held = free
 	} else {
 		m.unlock()
 	}
 	m.mu.Unlock()
+	m.trace.released(false, 1, held)
 }
 
 // RUnlock undoes a single RLock call; it does not affect other readers. It panics
@@ -219,12 +235,14 @@ func (m *FileRWMutex) RUnlock() {
 		m.mu.Unlock()
 		panic("interlock: RUnlock of FileRWMutex not locked for reading: " + m.path)
 	}
+	held := m.trace.end(1)
 	if m.readers == 1 && m.first == nil && m.local && m.file.releaseKnown() {
 		m.readers, m.held = 0, free
 	} else {
 		m.rUnlock()
 	}
 	m.mu.Unlock()
+	m.trace.released(true, 1, held)
 }
 
 // RLocker returns a [sync.Locker] whose Lock and Unlock call m.RLock and m.RUnlock.
@@ -258,6 +276,13 @@ func (m *FileRWMutex) Close() error {
 // lock locks m in the given mode. Its errors are ErrLocked if wait is not set, ctx.Err(), or what
 // the system says.
 func (m *FileRWMutex) lock(ctx context.Context, mode hold, wait bool) error {
+	if m.trace != nil {
+		return m.trace.acquire(mode == shared, 1, wait, func(wait bool) error { return m.lockUntraced(ctx, mode, wait) })
+	}
+	return m.lockUntraced(ctx, mode, wait)
+}
+
+func (m *FileRWMutex) lockUntraced(ctx context.Context, mode hold, wait bool) error {
 	// Done contexts fail even if the lock is free, as in semaphore.Weighted.
 	if err := ctx.Err(); err != nil {
 		return err

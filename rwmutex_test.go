@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/wine"
 )
 
 func TestGoroutinesShareOneObject(t *testing.T) {
@@ -79,9 +80,7 @@ func TestOtherNamesOfTheFileAreTheSameLock(t *testing.T) {
 	if err := os.Link(path, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(dir, alias); err != nil {
-		t.Fatal(err)
-	}
+	symlink(t, dir, alias)
 	t.Chdir(dir)
 	for _, other := range []string{link, "lock", "./lock", dir + "/../" + filepath.Base(dir) + "/lock", filepath.Join(alias, "lock")} {
 		o := newMutex(t, other)
@@ -469,15 +468,15 @@ func TestKilledHolderFreesTheLock(t *testing.T) {
 // and all of them the same.
 func TestLockFileRemoved(t *testing.T) {
 	changes := map[string]func(t *testing.T, path string){
-		"unlinked": func(t *testing.T, path string) { must(t, os.Remove(path)) },
+		"unlinked": func(t *testing.T, path string) { remove(t, path) },
 		"recreated": func(t *testing.T, path string) {
-			must(t, os.Remove(path))
+			remove(t, path)
 			must(t, os.WriteFile(path, nil, 0o600))
 		},
-		"renamed away": func(t *testing.T, path string) { must(t, os.Rename(path, path+".old")) },
+		"renamed away": func(t *testing.T, path string) { rename(t, path, path+".old") },
 		"replaced": func(t *testing.T, path string) {
 			must(t, os.WriteFile(path+".new", nil, 0o600))
-			must(t, os.Rename(path+".new", path))
+			rename(t, path+".new", path)
 		},
 		"directory renamed": func(t *testing.T, path string) {
 			dir := filepath.Dir(path)
@@ -488,6 +487,13 @@ func TestLockFileRemoved(t *testing.T) {
 		},
 	}
 	for name, change := range changes {
+		switch {
+		case name == "replaced" && wine.Here():
+			t.Log("not tried: Wine does not replace an open file")
+			continue
+		case name == "directory renamed" && runtime.GOOS == "windows" && !wine.Here():
+			continue // it must have no open files
+		}
 		t.Run(name+" while idle", func(t *testing.T) {
 			path := lockPath(t)
 			m, p := newMutex(t, path), startLocker(t, path)
@@ -554,17 +560,21 @@ func TestLockFileRemoved(t *testing.T) {
 			pending(t, waiter)
 			change(t, path)
 			p.Say("lock")
-			select {
-			case err := <-waiter: // a poller is not held up by who holds the old file
-				must(t, err)
-				m.Unlock()
-				p.Expect("lock ok")
-				p.Ask("unlock", "unlock ok")
-				old.Unlock()
-				return
-			case <-time.After(2 * moment):
+			for line, ok := p.Line(moment); line != "lock ok"; line, ok = p.Line(moment) {
+				if ok {
+					t.Fatal(line)
+				}
+				select {
+				case err := <-waiter: // a poller is not held up by who holds the old file
+					must(t, err)
+					m.Unlock()
+					p.Expect("lock ok")
+					p.Ask("unlock", "unlock ok")
+					old.Unlock()
+					return
+				default:
+				}
 			}
-			p.Expect("lock ok")
 			old.Unlock()
 			pending(t, waiter) // it has the old file now, which does not count
 			p.Ask("unlock", "unlock ok")

@@ -4,6 +4,7 @@ package interlock
 
 import (
 	"context"
+	"io/fs"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,7 +20,7 @@ func (h handle) unlockLocal() bool                 { return false }
 
 func (h handle) identity() (identity, error) {
 	var st unix.Stat_t
-	err := unix.Fstat(h.fd, &st)
+	err := fstat(h.fd, &st)
 	return identify(&st), err
 }
 
@@ -48,6 +49,29 @@ func (h *handle) gateFor(lock handle) { h.gateAt = 0 }
 func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
 func (h handle) leaveGate()                                   { h.unlock() }
+
+// roles returns handles for the three locks of a semaphore's gate file h, see semGate: files
+// of their own, but for use.
+func (h handle) roles(path string, perm fs.FileMode) (use, waiting, collect handle, err error) {
+	waiting, err = openHandle(path+".waiting", true, perm)
+	if err != nil {
+		return h, waiting, collect, err
+	}
+	collect, err = openHandle(path+".collect", true, perm)
+	if err != nil {
+		waiting.close()
+	}
+	return h, waiting, collect, err
+}
+
+// closeRole gives up a lock of a semaphore's gate, but for use.
+func (h handle) closeRole() {
+	h.unlock()
+	h.close()
+}
+
+// shareGate turns an exclusive gate lock to a shared one. Others may have it in between: ErrLocked.
+func (h handle) shareGate() error { return h.tryLock(shared) }
 
 // gateTaken reports whether somebody else stands at the gate in a mode that excludes m. For the
 // instant of the question we stand there ourselves.

@@ -2,16 +2,18 @@ package interlock
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +40,8 @@ func (h *handle) setLocal() {
 		return
 	}
 	h.local = slices.Contains(localFileSystems, uint32(st.Type))
-	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+	h.nfs = st.Type == unix.NFS_SUPER_MAGIC
+	if h.local && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
 		// What is open for writing is in the upper layer. Below may be anything, and there
 		// neither the link count nor the ctime tells of a removal.
 		flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
@@ -48,7 +51,7 @@ func (h *handle) setLocal() {
 
 func (h handle) identity() (identity, error) {
 	var st unix.Stat_t
-	err := unix.Fstat(h.fd, &st)
+	err := fstat(h.fd, &st)
 	return identify(&st), err
 }
 
@@ -138,6 +141,20 @@ func (h handle) leaveGate() {
 	uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
 }
 
+// roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
+// that of a gate.
+func (h handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
+	use, waiting, collect = h, h, h
+	use.gateAt, waiting.gateAt, collect.gateAt = gateByte+1, gateByte+2, gateByte+3
+	return use, waiting, collect, nil
+}
+
+// closeRole gives up a lock of a semaphore's gate, but for use.
+func (h handle) closeRole() { h.leaveGate() }
+
+// shareGate turns an exclusive gate lock to a shared one. Others may have it in between: ErrLocked.
+func (h handle) shareGate() error { return h.tryGate(shared) }
+
 // gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
 func (h handle) gateTaken(m hold) bool {
 	l := h.gateLock(m)
@@ -149,8 +166,6 @@ func (h handle) gateTaken(m hold) bool {
 	return err == nil && l.Type != unix.F_UNLCK
 }
 
-var waits = semaphore.NewWeighted(maxThreads)
-
 // wait runs lock, a system call that waits in the kernel for a lock, and ends it when ctx
 // ends. If it returns an error, the lock is not held, but for these:
 //
@@ -160,10 +175,12 @@ var waits = semaphore.NewWeighted(maxThreads)
 //
 // After errCannotWait, the call was not made, or not waited.
 func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func()) error {
-	if !waits.TryAcquire(1) {
+	// On NFS v3, a storm of cancels has left a lock held for good with nobody to hold it, presumably when a wait
+	// is cancelled just as the server (Linux 6.1) grants the lock.
+	if h.nfs && !isNFS4(h.fd) || !waits.TryAcquire(1) {
 		return errCannotWait
 	}
-	if ctx.Done() == nil {
+	if ctx.Done() == nil && !h.nfs {
 		defer waits.Release(1)
 		return waitError(uninterrupted(func() error { return lock(h.fd) }))
 	}
@@ -171,6 +188,12 @@ func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func(
 	if err != nil {
 		waits.Release(1)
 		return errCannotWait
+	}
+	if ctx.Done() == nil {
+		defer waits.Release(1)
+		err = c.run(lock)
+		c.copy.close()
+		return waitError(err)
 	}
 	if h.local {
 		// On this goroutine: to hand the result to another one takes as long as the kernel
@@ -218,6 +241,7 @@ func waitError(err error) error {
 type endableCall struct {
 	copy       handle
 	unlockable int
+	nudged     bool // see nudge
 
 	mu       sync.Mutex
 	tid      int           // while the call runs
@@ -233,7 +257,26 @@ func newEndableCall(h handle) (*endableCall, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &endableCall{copy: dup, unlockable: unlockable, returned: make(chan struct{})}, nil
+	return &endableCall{copy: dup, unlockable: unlockable, nudged: h.nfs, returned: make(chan struct{})}, nil
+}
+
+// isNFS4 reports whether a file on NFS is known to be on a mount of version 4.
+func isNFS4(fd int) bool {
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return false
+	}
+	_, id, _ := strings.Cut(string(info), "mnt_id:")
+	if id, _, _ = strings.Cut(id, "\n"); strings.TrimSpace(id) == "" {
+		return false
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo") // ID … - type source options
+	for line := range strings.Lines(string(mounts)) {
+		if mount, ok := strings.CutPrefix(line, strings.TrimSpace(id)+" "); ok {
+			return strings.Contains(mount, " - nfs4 ")
+		}
+	}
+	return false
 }
 
 func (c *endableCall) run(lock func(fd int) error) error {
@@ -249,6 +292,9 @@ func (c *endableCall) run(lock func(fd int) error) error {
 	c.mu.Lock()
 	c.tid = unix.Gettid()
 	c.mu.Unlock()
+	if c.nudged {
+		go c.nudge()
+	}
 	err := uninterrupted(func() error { return lock(c.copy.fd) })
 	c.mu.Lock()
 	close(c.returned)
@@ -274,6 +320,26 @@ func (c *endableCall) end() {
 		signal.Notify(signals, unix.SIGURG)
 		c.signal()
 		signal.Stop(signals)
+	}
+}
+
+// nudge makes the kernel ask for the lock anew, at growing intervals, until it has it. The client of NFS v4.0,
+// and that of a later version whose server does not call back, would do so by itself only after 1, 2, 4 and at
+// last 30 seconds. A signal ends that pause, and the kernel starts the call anew.
+func (c *endableCall) nudge() {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		select {
+		case <-c.returned:
+			return
+		case <-time.After(jitter(pause)):
+		}
+		c.mu.Lock()
+		select {
+		case <-c.returned:
+		default:
+			unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)
+		}
+		c.mu.Unlock()
 	}
 }
 

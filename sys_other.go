@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 )
 
 // Systems without flock(2) or its like: nothing can be opened, so nothing can be locked.
+
+const longestPoll = 20 * time.Millisecond
 
 type handle struct{ writable, local bool }
 
@@ -30,10 +33,24 @@ func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrU
 func (*handle) setLocal()       {}
 func (handle) gateInFile() bool { return false }
 
+func (handle) remembersAbsence() bool { return false }
+
+func unknownFile(error) bool { return false }
+
 func (*handle) gateFor(handle)                              {}
 func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }
 func (handle) waitGate(context.Context, hold, func()) error { return errors.ErrUnsupported }
 func (handle) leaveGate()                                   {}
 func (handle) gateTaken(hold) bool                          { return false }
+
+func (handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
+	return handle{}, handle{}, handle{}, errors.ErrUnsupported
+}
+func (handle) closeRole()       {}
+func (handle) shareGate() error { return errors.ErrUnsupported }
+
+func (handle) readAt([]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (handle) writeAt([]byte) error       { return errors.ErrUnsupported }
+func checkFile(string) error              { return nil }
 
 func lockError(err error) error { return err }

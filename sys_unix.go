@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,21 +20,21 @@ type handle struct {
 	gateAt   int64 // of a gate: at which byte, see gateFor
 	writable bool  // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
 	local    bool  // on a file system that answers every call at once (see [handle.setLocal])
+	nfs      bool  // on NFS, as far as known
 }
 
 // fileHandle is the handle of a file that the caller of the package opened.
 func fileHandle(fd uintptr) handle { return handle{fd: int(fd)} }
+
+const longestPoll = 20 * time.Millisecond
 
 const openFlags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 
 // openHandle opens the regular file at path, if possible for writing.
 func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
 	// Look before opening: to open a FIFO or a device is to do something to it.
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err == nil {
-		if err := regular(&st); err != nil {
-			return h, err
-		}
+	if err := checkFile(path); err != nil {
+		return h, err
 	}
 	for range 1000 { // more than anybody who creates and removes the file by turns can keep up
 		// Without O_CREAT first: in a sticky directory Linux refuses O_CREAT on a file of
@@ -59,6 +60,7 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 	default:
 		return h, err
 	}
+	var st unix.Stat_t
 	if err = unix.Fstat(h.fd, &st); err == nil {
 		err = regular(&st)
 	}
@@ -113,11 +115,46 @@ type notRegularError struct {
 func (e *notRegularError) Error() string { return "not a regular file but " + e.what }
 func (e *notRegularError) Unwrap() error { return e.err }
 
+// remembersAbsence reports whether the directory of h is cached, so that a file may have been made in
+// it that is not seen yet.
+func (h handle) remembersAbsence() bool { return h.nfs }
+
+// unknownFile reports whether err says that an NFS server does not know the open file any more.
+func unknownFile(err error) bool { return errors.Is(err, unix.ESTALE) }
+
 // dup returns another descriptor of what h has opened, which has the same locks.
 func (h handle) dup() (handle, error) {
 	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
 	h.fd = fd
 	return h, err
+}
+
+// readAt and writeAt read and write what the file begins with.
+func (h handle) readAt(buf []byte) (n int, err error) {
+	err = uninterrupted(func() error {
+		n, err = unix.Pread(h.fd, buf, 0)
+		return err
+	})
+	return n, err
+}
+
+func (h handle) writeAt(data []byte) error {
+	return uninterrupted(func() error {
+		n, err := unix.Pwrite(h.fd, data, 0)
+		if err == nil && n < len(data) {
+			err = unix.ENOSPC
+		}
+		return err
+	})
+}
+
+// checkFile returns an error if there is something at path that is not a regular file.
+func checkFile(path string) error {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return nil
+	}
+	return regular(&st)
 }
 
 // close closes the handle, and with its last copy gives up the locks taken through it.
@@ -144,6 +181,16 @@ func pathIdentity(path string) (identity, error) {
 		err = unix.ENOENT
 	}
 	return identify(&st), err
+}
+
+// fstat is fstat(2) of an open file, which a remote file system may have forgotten since its name
+// was removed: errStale.
+func fstat(fd int, st *unix.Stat_t) error {
+	err := unix.Fstat(fd, st)
+	if err == unix.ENOENT || err == unix.ESTALE {
+		return errStale
+	}
+	return err
 }
 
 func identify(st *unix.Stat_t) identity {

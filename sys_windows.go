@@ -3,24 +3,36 @@ package interlock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/windows"
 )
 
-// Nothing in this file has been run so far, only compiled.
+// This file is run under Wine. What Wine does not have has not been run so far: locks that keep
+// others from reading, calls that are pending, names that stay until the last handle is closed.
 
 // A handle is an open lock file, or an open gate.
 type handle struct {
 	h               windows.Handle
+	id              identity // of what we opened
+	gateAt          uint64   // of a gate: at which byte, if not at gateByte
 	writable, local bool
+	foreign         bool // not opened by us
 }
 
 // fileHandle is the handle of a file that the caller of the package opened.
-func fileHandle(h uintptr) handle { return handle{h: windows.Handle(h)} }
+func fileHandle(h uintptr) handle { return handle{h: windows.Handle(h), foreign: true} }
+
+// longestPoll is longer than elsewhere: everybody who waits polls, and a timer costs more.
+const longestPoll = 150 * time.Millisecond
+
+var errNotRegular = errors.New("not a regular file")
 
 // openHandle opens the regular file at path. It may be removed and renamed meanwhile.
 func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
@@ -38,17 +50,22 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 		attrs = windows.FILE_ATTRIBUTE_READONLY
 	}
 	attrs |= windows.FILE_FLAG_OPEN_REPARSE_POINT
-	h.h, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, share, nil, disposition, attrs, 0)
-	h.writable = err == nil
-	if err == windows.ERROR_ACCESS_DENIED {
-		var readErr error
-		h.h, readErr = windows.CreateFile(name, windows.GENERIC_READ, share, nil, windows.OPEN_EXISTING, attrs, 0)
-		if readErr == nil {
-			err = nil
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		h.h, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, share, nil, disposition, attrs, 0)
+		h.writable = err == nil
+		if err == windows.ERROR_ACCESS_DENIED {
+			var readErr error
+			h.h, readErr = windows.CreateFile(name, windows.GENERIC_READ, share, nil, windows.OPEN_EXISTING, attrs, 0)
+			if readErr == nil {
+				err = nil
+			}
 		}
-	}
-	if err != nil {
-		return h, err
+		if err == nil {
+			break
+		}
+		if !passing(err, path) || time.Since(begin) > openPatience {
+			return h, err
+		}
 	}
 	var info windows.ByHandleFileInformation
 	kind, err := windows.GetFileType(h.h)
@@ -56,17 +73,64 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 		err = windows.GetFileInformationByHandle(h.h, &info)
 	}
 	if err == nil && (kind != windows.FILE_TYPE_DISK || info.FileAttributes&(windows.FILE_ATTRIBUTE_REPARSE_POINT|windows.FILE_ATTRIBUTE_DIRECTORY) != 0) {
-		err = errors.New("not a regular file")
+		err = errNotRegular
 	}
 	if err != nil {
 		h.close()
 	}
+	h.id = identify(&info)
 	return h, err
+}
+
+// openPatience is how long to wait for what keeps a file from being opened and passes.
+const openPatience = 500 * time.Millisecond
+
+// passing reports whether an error of opening the file at path may soon be another: a virus scanner or the like
+// has it open and shares it with nobody, or it has been removed and the name is there until the
+// last handle is closed. In the latter case the error is ERROR_ACCESS_DENIED, even of asking for
+// what the file is, which hardly ever is denied otherwise.
+func passing(err error, path string) bool {
+	switch err {
+	case windows.ERROR_SHARING_VIOLATION, windows.ERROR_DELETE_PENDING:
+		return true
+	case windows.ERROR_ACCESS_DENIED:
+		_, err := pathIdentity(path)
+		return errors.Is(err, windows.ERROR_ACCESS_DENIED)
+	}
+	return false
 }
 
 func (h *handle) setLocal() {}
 
 func (h handle) dup() (handle, error) { return h, errors.ErrUnsupported }
+
+// readAt and writeAt read and write what the file begins with.
+func (h handle) readAt(buf []byte) (int, error) {
+	var n uint32
+	err := windows.ReadFile(h.h, buf, &n, new(windows.Overlapped))
+	if err == windows.ERROR_HANDLE_EOF {
+		err = nil
+	}
+	return int(n), err
+}
+
+func (h handle) writeAt(data []byte) error {
+	var n uint32
+	err := windows.WriteFile(h.h, data, &n, new(windows.Overlapped))
+	if err == nil && int(n) < len(data) {
+		err = windows.ERROR_DISK_FULL
+	}
+	return err
+}
+
+// checkFile returns an error if there is something at path that is not a regular file.
+func checkFile(path string) error {
+	info, err := os.Lstat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		return errNotRegular
+	}
+	return nil
+}
 
 // close closes the handle, and gives up the locks taken through it.
 func (h handle) close() { windows.CloseHandle(h.h) }
@@ -78,14 +142,14 @@ func absolute(path string) (string, error) {
 	return filepath.Abs(path)
 }
 
-func (h handle) identity() (identity, error) {
-	var info windows.ByHandleFileInformation
-	err := windows.GetFileInformationByHandle(h.h, &info)
+// identity does not tell whether the file was removed, or changed: look at the path.
+func (h handle) identity() (identity, error) { return h.id, nil }
+
+func identify(info *windows.ByHandleFileInformation) identity {
 	return identity{
-		dev:     uint64(info.VolumeSerialNumber),
-		ino:     uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
-		removed: info.NumberOfLinks == 0,
-	}, err
+		dev: uint64(info.VolumeSerialNumber),
+		ino: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
+	}
 }
 
 // pathIdentity tells which file is at path now.
@@ -101,7 +165,9 @@ func pathIdentity(path string) (identity, error) {
 		return identity{}, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer windows.CloseHandle(h)
-	return handle{h: h}.identity()
+	var info windows.ByHandleFileInformation
+	err = windows.GetFileInformationByHandle(h, &info)
+	return identify(&info), err
 }
 
 // Locks in Windows are mandatory: the locked byte cannot be read through other handles. So it is
@@ -117,7 +183,27 @@ func (h handle) tryByte(offset uint64, m hold) error {
 	if m == exclusive {
 		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
 	}
-	return lockError(windows.LockFileEx(h.h, flags, 0, 1, 0, byteAt(offset)))
+	at := byteAt(offset)
+	if !h.foreign {
+		return lockError(windows.LockFileEx(h.h, flags, 0, 1, 0, at))
+	}
+	// The file may have been opened for overlapped calls. The lowest bit keeps the result from
+	// the Go runtime, which did not make the call.
+	event, err := windows.CreateEvent(nil, 1, 0, nil)
+	if err != nil {
+		return err
+	}
+	defer windows.CloseHandle(event)
+	at.HEvent = event | 1
+	var pinner runtime.Pinner
+	pinner.Pin(at)
+	defer pinner.Unpin()
+	err = windows.LockFileEx(h.h, flags, 0, 1, 0, at)
+	if err == windows.ERROR_IO_PENDING { // on its way, but not waiting for the lock
+		var n uint32
+		err = windows.GetOverlappedResult(h.h, at, &n, true)
+	}
+	return lockError(err)
 }
 
 func (h handle) unlockByte(offset uint64) error {
@@ -127,18 +213,27 @@ func (h handle) unlockByte(offset uint64) error {
 // lockError says what an error of a lock call means to the caller.
 func lockError(err error) error {
 	switch err {
-	case windows.ERROR_LOCK_VIOLATION, windows.ERROR_IO_PENDING:
+	case windows.ERROR_LOCK_VIOLATION:
 		return ErrLocked
+	case windows.ERROR_INVALID_FUNCTION: // a file system without locks
+		return fmt.Errorf("cannot be locked: %w: %w", errors.ErrUnsupported, err)
 	}
 	return err
 }
 
-func (h handle) tryLock(m hold) error { return h.tryByte(lockByte, m) }
+func (h handle) tryLock(m hold) error {
+	if h.foreign { // a second lock would not replace the first, as it does on other systems
+		if err := h.unlock(); err != nil {
+			return lockError(err)
+		}
+	}
+	return h.tryByte(lockByte, m)
+}
 
 // unlock succeeds also if h is not locked, as on other systems.
 func (h handle) unlock() error {
 	err := h.unlockByte(lockByte)
-	if err == windows.ERROR_NOT_LOCKED {
+	if err == windows.ERROR_NOT_LOCKED || err == windows.ERROR_LOCK_VIOLATION { // the latter is Wine's
 		err = nil
 	}
 	return err
@@ -151,11 +246,36 @@ func (h handle) waitLock(context.Context, hold, func()) error { return errCannot
 // The gate is a byte of the lock file.
 func (h handle) gateInFile() bool { return true }
 
+func (handle) remembersAbsence() bool { return false }
+
+func unknownFile(error) bool { return false }
+
 func (h *handle) gateFor(handle) {}
 
-func (h handle) tryGate(m hold) error                         { return h.tryByte(gateByte, m) }
+func (h handle) gateOffset() uint64 { return max(h.gateAt, gateByte) }
+
+func (h handle) tryGate(m hold) error                         { return h.tryByte(h.gateOffset(), m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
-func (h handle) leaveGate()                                   { h.unlockByte(gateByte) }
+func (h handle) leaveGate()                                   { h.unlockByte(h.gateOffset()) }
+
+// roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
+// that of a gate.
+func (h handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
+	use, waiting, collect = h, h, h
+	use.gateAt, waiting.gateAt, collect.gateAt = gateByte+1, gateByte+2, gateByte+3
+	return use, waiting, collect, nil
+}
+
+// closeRole gives up a lock of a semaphore's gate, but for use.
+func (h handle) closeRole() { h.leaveGate() }
+
+// shareGate turns an exclusive gate lock to a shared one: of two locks, the exclusive one is
+// unlocked first.
+func (h handle) shareGate() error {
+	err := h.tryGate(shared)
+	h.leaveGate()
+	return err
+}
 
 // gateTaken reports whether somebody else stands at the gate in a mode that excludes m. For the
 // instant of the question we stand there ourselves.

@@ -1,0 +1,90 @@
+package interlock
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/windows"
+)
+
+// What polling costs, in time and in work. The machine may be busy, so only five misses running are
+// a failure.
+
+func atMost(b *testing.B, limit float64, unit string, measure func() float64) {
+	b.Helper()
+	var x float64
+	for range 5 {
+		x = measure()
+		b.ReportMetric(x, unit)
+		b.ReportMetric(0, "ns/op") // of one measurement, which tells nothing
+		if x <= limit {
+			return
+		}
+		b.Logf("%.2f %s", x, unit)
+	}
+	b.Errorf("%.2f %s, want at most %.2f", x, unit, limit)
+}
+
+// From an unlock to the return of who waits for it, and has waited for a while.
+func BenchmarkHandOver(b *testing.B) {
+	for _, held := range []time.Duration{time.Millisecond, 10 * time.Millisecond, 30 * time.Millisecond} {
+		b.Run(held.String(), func(b *testing.B) {
+			path := lockPath(b)
+			holder, m := newMutex(b, path), newMutex(b, path)
+			atMost(b, 2, "ms", func() float64 {
+				var took []float64
+				for range 51 {
+					holder.Lock()
+					var locked time.Time
+					waiter := start(func() error { m.Lock(); locked = time.Now(); m.Unlock(); return nil })
+					time.Sleep(held)
+					begin := time.Now()
+					holder.Unlock()
+					finish(b, waiter)
+					took = append(took, float64(locked.Sub(begin))/float64(time.Millisecond))
+				}
+				slices.Sort(took)
+				return took[len(took)/2]
+			})
+		})
+	}
+}
+
+func init() { children["idler"] = idler }
+
+// idler waits for a lock, and tells for each line that it gets how long it has worked.
+func idler(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	go m.Lock()
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		var created, exited, kernel, user windows.Filetime
+		if err := windows.GetProcessTimes(windows.CurrentProcess(), &created, &exited, &kernel, &user); err != nil {
+			panic(err)
+		}
+		in100ns := func(t windows.Filetime) int64 { return int64(t.HighDateTime)<<32 | int64(t.LowDateTime) }
+		fmt.Println("worked", time.Duration(100*(in100ns(kernel)+in100ns(user))))
+	}
+}
+
+// A process that has waited for some seconds.
+func BenchmarkIdleWaiter(b *testing.B) {
+	path := lockPath(b)
+	m := newMutex(b, path)
+	m.Lock()
+	defer m.Unlock()
+	p := startServer(b, "idler", path)
+	worked := func() time.Duration {
+		return Must(time.ParseDuration(p.Ask("worked", "worked")))
+	}
+	time.Sleep(4 * time.Second)
+	atMost(b, 1, "%core", func() float64 {
+		before, begin := worked(), time.Now()
+		time.Sleep(5 * time.Second)
+		return 100 * float64(worked()-before) / float64(time.Since(begin))
+	})
+}

@@ -1,0 +1,6 @@
+//go:build !windows
+
+package wine
+
+// Here reports whether this is Wine.
+func Here() bool { return false }

@@ -1,0 +1,8 @@
+package wine
+
+import "golang.org/x/sys/windows"
+
+// Here reports whether this is Wine.
+func Here() bool {
+	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
+}

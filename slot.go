@@ -1,0 +1,162 @@
+package interlock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// A slot is a slot file.
+type slot struct {
+	k       int64
+	file    *lockFile // nil unless open
+	watched *lockFile // the file when its path was last added to the watcher
+	bell    *bell     // wakes who watches it, or nil
+	rung    bool      // it should have another bell
+}
+
+// slotPath names slot files as portalocker does.
+func (s *FileSemaphore) slotPath(k int64) string { return fmt.Sprintf("%s.%02d.lock", s.abs, k) }
+
+// take locks up to n slots that are free, and returns how many.
+func (s *FileSemaphore) take(n int64, now time.Duration) (got int64, err error) {
+	for i := len(s.idle) - 1; i >= 0 && got < n; i-- {
+		sl := s.idle[i]
+		switch err := s.lockSlot(sl, now); err {
+		case nil:
+			s.idle = slices.Delete(s.idle, i, i+1)
+			s.held = append(s.held, sl)
+			got++
+		case ErrLocked:
+		default:
+			return got, err
+		}
+	}
+	for got < n && int64(len(s.idle)+len(s.held)) < s.size {
+		sl := &slot{k: int64(len(s.idle) + len(s.held))}
+		switch err := s.lockSlot(sl, now); err {
+		case nil:
+			s.held = append(s.held, sl)
+			got++
+		case ErrLocked:
+			s.idle = slices.Insert(s.idle, 0, sl)
+		default:
+			sl.close()
+			return got, err
+		}
+	}
+	return got, nil
+}
+
+// putBack gives up what was taken in vain, because of err or not.
+func (s *FileSemaphore) putBack(n int64, err error) {
+	s.free(n)
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		s.closeIdle() // others need them more
+	}
+}
+
+// closeIdle closes the slots that are not held, until they are needed.
+func (s *FileSemaphore) closeIdle() {
+	for _, sl := range s.idle {
+		sl.close()
+	}
+}
+
+func (sl *slot) close() {
+	if sl.file != nil {
+		sl.file.closeLock()
+		sl.file = nil
+	}
+	sl.bell.ring()
+	sl.bell = nil
+}
+
+// lockSlot locks a slot if it is free: otherwise ErrLocked. For the head it also sees to it
+// that the slot is watched.
+func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
+	for range maxReopen {
+		if sl.file == nil {
+			f, err := openLockFile(s.slotPath(sl.k), s.opts.perm)
+			if err != nil {
+				return &fs.PathError{Op: "open", Path: s.slotPath(sl.k), Err: err}
+			}
+			sl.file = f
+		}
+		f := sl.file
+		if sl.rung { // now, and not when a wake-up was on its way
+			sl.bell, sl.rung = newBell(f.path), false
+		}
+		if s.head != nil {
+			s.watch(sl)
+		} else if f.local && f.acquireKnown(exclusive, now) {
+			raceAcquire(f.handle)
+			return nil
+		}
+		switch err := f.acquire(exclusive, false, now); err {
+		case nil:
+			raceAcquire(f.handle)
+			return nil
+		case errStale:
+			sl.close()
+		case ErrLocked:
+			return err
+		default:
+			return &fs.PathError{Op: "lock", Path: f.path, Err: err}
+		}
+	}
+	return &fs.PathError{Op: "lock", Path: s.slotPath(sl.k), Err: errStale}
+}
+
+// release gives back n units that callers have.
+func (s *FileSemaphore) release(n int64) {
+	s.used -= n
+	s.free(n)
+}
+
+// free gives up n slots: to the head, if it is of this process, and else to whoever comes.
+func (s *FileSemaphore) free(n int64) {
+	freed := len(s.idle)
+	for range n {
+		sl := s.held[len(s.held)-1]
+		s.held = s.held[:len(s.held)-1]
+		f := sl.file
+		if p := s.head; p != nil && p.got < p.need && f.current(clock()) == nil {
+			// To the end of the line, so that by and by all are looked at.
+			s.held = slices.Insert(s.held, 0, sl)
+			p.got++
+			s.serve()
+			continue
+		}
+		raceRelease(f.handle)
+		if !(f.local && f.unlockLocal()) && f.unlock() != nil {
+			f.kill()
+			sl.file = nil
+		}
+		s.idle = append(s.idle, sl)
+	}
+	if freed == len(s.idle) {
+		return
+	}
+	if p := s.head; p != nil { // who does not have what was at the wrong path, but may find something
+		p.rouse()
+	}
+	if !canWatch || !s.gate.waiting.gateTaken(exclusive) {
+		return
+	}
+	s.checked = never
+	for _, sl := range s.idle[freed:] {
+		// One that is at its path will do: the head then looks at all.
+		if f := sl.file; f != nil && f.current(clock()) == nil {
+			if sl.bell == nil {
+				sl.bell = newBell(f.path)
+			}
+			sl.bell.ring()
+			sl.bell, sl.rung = nil, true
+			return
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package interlock
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// recorder collects what the hooks tell, as text.
+type recorder struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (r *recorder) add(info TraceInfo, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	event := fmt.Sprintf(format, args...)
+	if info.Shared {
+		event += " shared"
+	}
+	if info.Units != 1 {
+		event += fmt.Sprint(" ", info.Units)
+	}
+	r.events = append(r.events, event)
+}
+
+// after tells whether a duration is about that of a hold or wait of this test: not of the whole of it, and not 0.
+func after(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "negative"
+	case d == 0:
+		return "at once"
+	case d < moment/2:
+		return "soon"
+	}
+	return "late"
+}
+
+func (r *recorder) trace(t *testing.T, path string) *Trace {
+	check := func(info TraceInfo) {
+		if info.Path != path {
+			t.Error(info.Path)
+		}
+	}
+	return &Trace{
+		WaitStart: func(i TraceInfo) { check(i); r.add(i, "waits") },
+		Acquired:  func(i TraceInfo, d time.Duration) { check(i); r.add(i, "acquired %s", after(d)) },
+		Abandoned: func(i TraceInfo, d time.Duration, err error) { check(i); r.add(i, "abandoned %s: %v", after(d), err) },
+		Released: func(i TraceInfo, d time.Duration) {
+			check(i)
+			if d < 0 || d > patience {
+				t.Error(d)
+			}
+			r.add(i, "released")
+		},
+	}
+}
+
+// want checks what the hooks have told since it was called last.
+func (r *recorder) want(t *testing.T, events ...string) {
+	t.Helper()
+	r.wait(t, events)
+	if !slices.Equal(r.events, events) {
+		t.Errorf("got  %q\nwant %q", r.events, events)
+	}
+	r.events = nil
+}
+
+// wantUnordered is want for what goes on beside each other.
+func (r *recorder) wantUnordered(t *testing.T, events ...string) {
+	t.Helper()
+	r.wait(t, events)
+	slices.Sort(r.events)
+	r.want(t, events...)
+}
+
+// wait waits until the hooks have told as much; nothing more is to come.
+func (r *recorder) wait(t *testing.T, events []string) {
+	t.Helper()
+	waitFor(t, fmt.Sprint(events), func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.events) >= len(events)
+	})
+}
+
+func TestTraceOfRWMutex(t *testing.T) {
+	path := lockPath(t)
+	var r recorder
+	m, holder := newMutex(t, path, WithTrace(r.trace(t, path))), newMutex(t, path)
+	m.Lock()
+	m.Unlock()
+	if !m.TryRLock() || m.TryLock() {
+		t.Fatal("the lock does not work")
+	}
+	m.RUnlock()
+	r.want(t, "acquired at once", "released", "acquired at once shared", "released shared")
+	holder.Lock()
+	w := start(func() error { return m.LockContext(t.Context()) })
+	pending(t, w)
+	r.want(t, "waits")
+	holder.Unlock()
+	must(t, finish(t, w))
+	m.Unlock()
+	r.want(t, "acquired late", "released")
+	holder.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	m.RLockContext(ctx)
+	r.want(t, "waits shared", "abandoned late: context deadline exceeded shared")
+	if err := m.LockContext(ctx); err == nil {
+		t.Error("a done context")
+	}
+	r.want(t)
+	holder.Unlock()
+}
+
+func TestTraceOfRMutex(t *testing.T) {
+	path := lockPath(t)
+	var r recorder
+	m, err := NewFileRMutex(path, WithTrace(r.trace(t, path)))
+	must(t, err)
+	defer m.Close()
+	a, b := NewOwner(), NewOwner()
+	m.Lock(a)
+	m.Lock(a)
+	m.Depth(a)
+	r.want(t, "acquired at once")
+	waiters := []<-chan error{start(func() error { return m.LockContext(t.Context(), b) })}
+	following(t, m, b, 0)
+	waiters = append(waiters, start(func() error { return m.LockContext(t.Context(), b) }))
+	following(t, m, b, 1)
+	r.want(t, "waits", "waits")
+	time.Sleep(moment)
+	m.Unlock(a)
+	r.want(t)
+	m.Unlock(a)
+	for _, w := range waiters {
+		must(t, finish(t, w))
+	}
+	r.wantUnordered(t, "acquired late", "acquired late", "released")
+	m.Unlock(b)
+	r.want(t)
+	m.Unlock(b)
+	r.want(t, "released")
+}
+
+func TestTraceOfSemaphore(t *testing.T) {
+	name := semName(t)
+	var r recorder
+	var held []time.Duration
+	trace := r.trace(t, name)
+	released := trace.Released
+	trace.Released = func(i TraceInfo, d time.Duration) { held = append(held, d); released(i, d) }
+	s := newSemaphore(t, name, 3, WithTrace(trace))
+	must(t, s.Acquire(t.Context(), 2))
+	time.Sleep(moment)
+	wantTry(t, s, 1, true)
+	wantTry(t, s, 1, false)
+	r.want(t, "acquired at once 2", "acquired at once")
+	w := acquiring(t.Context(), s, 2)
+	pending(t, w)
+	s.Release(2)
+	must(t, finish(t, w))
+	r.wantUnordered(t, "acquired late 2", "released 2", "waits 2")
+	s.Release(1)
+	s.Release(2)
+	r.want(t, "released", "released 2")
+	if !(held[0] >= 2*moment && held[1] >= moment && held[1] < held[0]) {
+		t.Error(held)
+	}
+}
+
+// What is told of a hold is of that hold.
+func TestTraceTellsTrueHolds(t *testing.T) {
+	var r sync.Mutex
+	worst := time.Duration(0)
+	trace := &Trace{Released: func(_ TraceInfo, d time.Duration) {
+		r.Lock()
+		defer r.Unlock()
+		if d < 0 {
+			t.Error(d)
+		}
+		worst = max(worst, d)
+	}}
+	m := newMutex(t, lockPath(t), WithTrace(trace))
+	hammer(t, 8, 2000, func(int) { m.Lock(); m.Unlock() })
+	other := newMutex(t, m.Path())
+	for _, waits := range []bool{false, true} {
+		worst = 0
+		if waits {
+			other.Lock()
+			time.AfterFunc(moment, other.Unlock)
+		}
+		m.Lock()
+		time.Sleep(moment)
+		m.Unlock()
+		if worst < moment {
+			t.Error(worst, waits)
+		}
+	}
+}
+
+// Hooks can use the lock that they are told of, and others.
+func TestHooksMayLock(t *testing.T) {
+	path := lockPath(t)
+	other := newMutex(t, lockPath(t))
+	var m *FileRMutex
+	o := NewOwner()
+	trace := &Trace{
+		Acquired: func(TraceInfo, time.Duration) { other.Lock(); other.Unlock(); m.Lock(o); m.Unlock(o) },
+		Released: func(TraceInfo, time.Duration) { m.Depth(o) },
+	}
+	m, err := NewFileRMutex(path, WithTrace(trace))
+	must(t, err)
+	m.Lock(o)
+	m.Unlock(o)
+	must(t, m.Close())
+	must(t, func() error {
+		m, err := NewFileRWMutex(path, WithTrace(&Trace{}))
+		must(t, err)
+		m.Lock()
+		m.Unlock()
+		return m.Close()
+	}())
+}
