@@ -1,0 +1,3 @@
+// Package portalocker shows, for everything that Python's portalocker does, how to do it here. The
+// examples belong to docs/portalocker.md.
+package portalocker

@@ -1,0 +1,34 @@
+package portalocker_test
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Every row of the page has an example, and every example a row.
+func TestThePageAndItsExamples(t *testing.T) {
+	page, err := os.ReadFile("../../docs/portalocker.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code string
+	for _, name := range []string{"example_test.go", "../../example_test.go"} {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code += string(data)
+	}
+	for _, name := range regexp.MustCompile("`(Example\\w*)`").FindAllStringSubmatch(string(page), -1) {
+		if !strings.Contains(code, "func "+name[1]+"()") {
+			t.Error("no example: " + name[1])
+		}
+	}
+	for _, name := range regexp.MustCompile(`func (Example_\w+)`).FindAllStringSubmatch(code, -1) {
+		if !strings.Contains(string(page), "`"+name[1]+"`") {
+			t.Error("no row: " + name[1])
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/interlock-go/interlock"
+	"github.com/interlock-go/interlock/internal/proc"
+)
+
+func (t *tour) nested() {
+	t.title("Locked functions call each other")
+	path := t.path("nested.lock")
+	mu := interlock.Must(interlock.NewFileRMutex(path))
+	defer mu.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	deepest := 0
+	var descend func(ctx context.Context, levels int) error
+	descend = func(ctx context.Context, levels int) error {
+		return mu.Do(ctx, func(ctx context.Context) error {
+			o, _ := interlock.OwnerFromContext(ctx)
+			deepest = max(deepest, mu.Depth(o))
+			if levels == 1 {
+				if mu.TryLock(interlock.NewOwner()) {
+					return errors.New("another owner got in")
+				}
+				return nil
+			}
+			return descend(ctx, levels-1)
+		})
+	}
+	err := descend(ctx, 5)
+	t.saw(err == nil && deepest == 5, "one owner holds the lock %d times, another does not get in: %v", deepest, err)
+	p := proc.Start("hold", path)
+	defer p.Kill()
+	p.Expect("held")
+	t.saw(!mu.TryLock(interlock.NewOwner()), "then another process has it")
+}
+
+const slots, sharedTurns = 3, 20
+
+func (t *tour) sharedSlots() {
+	t.title("Six processes share three slots, with weights 1, 2 and 3; one is killed on the way")
+	name, log := t.path("slots"), t.path("slots.log")
+	var ps []*proc.Process
+	for i := range 6 {
+		ps = append(ps, proc.Start("share", name, strconv.Itoa(i%slots+1), log))
+	}
+	for _, p := range ps { // together, so that they meet
+		p.Expect("ready")
+	}
+	for _, p := range ps {
+		p.Say("go")
+	}
+	victim := ps[2] // which takes all three
+	victim.Expect("under way")
+	victim.Kill()
+	for _, p := range ps {
+		if p != victim {
+			p.Expect("under way")
+			p.Expect("done")
+			p.Close()
+		}
+	}
+	most, turns := inUse(log, victim.Pid())
+	t.saw(turns >= 5*sharedTurns, "in %d turns, of which the other five had all of theirs,", turns)
+	t.saw(most == slots, "at most %d slots of %d were in use at once", most, slots)
+	sem := interlock.Must(interlock.NewFileSemaphore(name, slots))
+	defer sem.Close()
+	free := sem.TryAcquire(slots)
+	t.saw(free, "now all are free, the killed one's too")
+	if free {
+		sem.Release(slots)
+	}
+}
+
+// share takes slots, again and again.
+func share(args []string) {
+	weight, _ := strconv.ParseInt(args[1], 10, 64)
+	sem := interlock.Must(interlock.NewFileSemaphore(args[0], slots))
+	note := notes(args[2])
+	in := bufio.NewScanner(os.Stdin)
+	fmt.Println("ready")
+	in.Scan()
+	for i := range sharedTurns {
+		interlock.Must(0, sem.Acquire(context.Background(), weight))
+		note(weight)
+		if i == sharedTurns/2 {
+			fmt.Println("under way")
+		}
+		time.Sleep(time.Millisecond)
+		note(-weight)
+		sem.Release(weight)
+	}
+	fmt.Println("done")
+}
+
+// notes returns a function that notes in a file, which processes share, that slots are taken or given back.
+func notes(path string) func(n int64) {
+	log := interlock.Must(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600))
+	return func(n int64) { fmt.Fprintln(log, os.Getpid(), n) }
+}
+
+// inUse reads the notes, and returns how many slots were in use at most, and how often some were taken. What
+// the killed process had, if any, was free when another one wrote next.
+func inUse(path string, killed int) (most, turns int) {
+	data, _ := os.ReadFile(path)
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	last := 0
+	for i, line := range lines {
+		if strings.HasPrefix(line, fmt.Sprint(killed, " ")) {
+			last = i
+		}
+	}
+	sum, had := 0, 0
+	for i, line := range lines {
+		var pid, n int
+		fmt.Sscan(line, &pid, &n)
+		sum += n
+		if pid == killed {
+			had += n
+		}
+		if n > 0 {
+			turns++
+		}
+		most = max(most, sum)
+		if i == last {
+			sum -= had
+		}
+	}
+	return most, turns
+}
+
+func (t *tour) limitedBuilds() {
+	const limit, builders = 2, 3
+	t.title("Three processes run ten jobs each, all at once; the machine runs two at a time")
+	name, log := t.path("builds"), t.path("builds.log")
+	var ps []*proc.Process
+	for range builders {
+		ps = append(ps, proc.Start("build", name, strconv.Itoa(limit), log))
+	}
+	for _, p := range ps {
+		p.Expect("done")
+		p.Close()
+	}
+	most, n := inUse(log, 0)
+	t.saw(n == builders*jobs && most == limit, "%d jobs ran, at most %d at once", n, most)
+}
+
+const jobs = 10
+
+// build runs jobs in a group.
+func build(args []string) {
+	limit, _ := strconv.ParseInt(args[1], 10, 64)
+	sem := interlock.Must(interlock.NewFileSemaphore(args[0], limit))
+	note := notes(args[2])
+	g, ctx := sem.Group(context.Background())
+	for range jobs {
+		g.Go(func() error {
+			note(1)
+			time.Sleep(2 * time.Millisecond)
+			note(-1)
+			return ctx.Err()
+		})
+	}
+	interlock.Must(0, g.Wait())
+	fmt.Println("done")
+}
