@@ -10,13 +10,23 @@ SYSTEMS := \
 	freebsd/amd64 openbsd/amd64 netbsd/amd64 dragonfly/amd64 \
 	illumos/amd64 solaris/amd64 aix/ppc64
 
-.PHONY: test vet bench
+.PHONY: test test-arch test-fs test-nfs test-windows vet bench
 
 test:
 	@set -e; for m in $(MODULES); do (cd $$m && go test -race -timeout 10m ./...); done
-	@# and as if the system were poorer than it is (rwmutex_linux_test.go)
-	INTERLOCK_TEST=remote go test -race -timeout 10m .
-	INTERLOCK_TEST=poll go test -race -timeout 10m .
+	@# and as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see
+	INTERLOCK_TEST=remote go test -count=1 -race -timeout 10m .
+	INTERLOCK_TEST=poll go test -count=1 -race -timeout 10m .
+
+test-arch:
+	.ci/test-arch
+
+test-fs:
+	.ci/test-fs
+
+# In Windows, or what is there of it under Wine. As root, on Debian.
+test-windows:
+	.ci/wine sh -ec 'go run ./examples/tour; go test -count=1 -timeout 10m ./...; go test -run "^$$" -bench . -benchtime 1x .'
 
 vet:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
@@ -30,3 +40,7 @@ vet:
 
 bench:
 	@set -e; for m in $(MODULES); do (cd $$m && go test -run '^$$' -bench . -benchtime 1x -timeout 10m ./...); done
+
+# On NFS v3, v4.0 and v4.2, with two clients: see docs/nfs.md. Debian only.
+test-nfs:
+	.ci/nfs
