@@ -31,7 +31,14 @@ func Run(funcs map[string]Func) {
 	os.Exit(0)
 }
 
-// Command is a command that runs the named function.
+// Pending reports whether this process was started to run a function, and [Run] has not done so.
+func Pending() bool {
+	_, ok := os.LookupEnv(env)
+	return ok
+}
+
+// Command is a command that runs the named function. The kernel does not kill it with its parent (Pdeathsig), for it
+// would with the thread that has started it, which may end any time.
 func Command(name string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	if err != nil {
@@ -121,11 +128,14 @@ func (p *Process) Ask(line, want string) string {
 // Signal sends a signal to the process.
 func (p *Process) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
 
-// Kill kills the process and waits until it is gone.
+// Kill kills the process and waits until it is gone. Whether it had died of something else before, [Process.Wait] tells.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
 	p.end()
 }
+
+// Wait waits until the process has ended, and returns nil if its exit status is 0.
+func (p *Process) Wait() error { return p.end() }
 
 // Close ends the process's input and waits until it has ended. An exit status that is not 0
 // is an error.

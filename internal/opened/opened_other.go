@@ -1,0 +1,5 @@
+//go:build !unix
+
+package opened
+
+func stale(error) bool { return false }
