@@ -66,7 +66,7 @@ func (m *FileRWMutex) attempt(ctx context.Context, mode hold) error {
 		default:
 			err = f.acquire(mode, ask, now)
 		}
-		if join && m.held != shared && (err == nil || err != ctx.Err()) {
+		if join && m.held != shared && (err == nil || !ended(ctx, err)) {
 			continue // the readers left while mu was not held
 		}
 		switch {
@@ -113,7 +113,7 @@ func (m *FileRWMutex) attemptUnlocked(ctx context.Context, f *lockFile, mode hol
 			m.abandon()
 		}
 		return ctx.Err()
-	case err != nil && err == ctx.Err() && !join:
+	case err != nil && ended(ctx, err) && !join:
 		m.undo()
 	}
 	return err
@@ -123,7 +123,7 @@ func (m *FileRWMutex) attemptUnlocked(ctx context.Context, f *lockFile, mode hol
 func (m *FileRWMutex) open(ctx context.Context) error {
 	var f *lockFile
 	call := func() (err error) {
-		f, err = openLockFile(m.abs, m.opts.perm)
+		f, err = m.opts.openLock(m.abs)
 		return err
 	}
 	dispose := func() {
@@ -136,19 +136,24 @@ func (m *FileRWMutex) open(ctx context.Context) error {
 		err = call()
 	} else {
 		m.mu.Unlock()
-		err = callFS(ctx, call, dispose)
+		err = callFS(ctx, m.device, call, dispose)
 		m.mu.Lock()
 	}
 	if err == errAbandoned {
 		return ctx.Err()
 	}
 	if f != nil { // though ctx may have ended, it is there
-		m.file, m.local, m.checked = f, f.local, never
+		m.adopt(f)
 	}
-	if err == nil || err == ctx.Err() {
+	if err == nil || ended(ctx, err) {
 		return err
 	}
 	return &fs.PathError{Op: "open", Path: m.path, Err: err}
+}
+
+// adopt makes f, which is not locked, the file of m.
+func (m *FileRWMutex) adopt(f *lockFile) {
+	m.file, m.local, m.device, m.checked = f, f.local, f.device(), never
 }
 
 // discard gives up the file, with the lock and the gate.
@@ -197,7 +202,7 @@ func (m *FileRWMutex) waitLock(ctx context.Context, mode hold) error {
 	case err == errAbandoned:
 		m.abandon()
 		return ctx.Err()
-	case err == ctx.Err():
+	case ended(ctx, err):
 		m.undo()
 	default:
 		m.discard()
@@ -215,7 +220,7 @@ func (m *FileRWMutex) undo() {
 		ctx, cancel := context.WithTimeout(context.Background(), grace)
 		defer cancel()
 		m.mu.Unlock()
-		err = callFS(ctx, f.unlock, f.closeLock)
+		err = callFS(ctx, f.device(), f.unlock, f.closeLock)
 		m.mu.Lock()
 	}
 	switch err {
@@ -276,7 +281,7 @@ func (m *FileRWMutex) release() {
 	if !m.local {
 		m.mu.Lock()
 	}
-	if err != nil {
+	if err != nil || m.first == nil && f.gated { // or the gate could not be left
 		f.kill() // and a leader will see to the rest, who may be using the gate
 	}
 	m.held = free

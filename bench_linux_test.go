@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -90,6 +92,10 @@ func BenchmarkUncontended(b *testing.B) {
 	defer cancel()
 	const unit = "×two-flock-calls"
 	bare := timed(barePair(b, filepath.Join(b.TempDir(), "bare")))
+	limit := 1.55
+	if !m.file.marked { // it looks at the path each time
+		limit = 3.5
+	}
 	for name, pair := range map[string]func(){
 		"Lock":        func() { m.Lock(); m.Unlock() },
 		"LockContext": func() { m.LockContext(ctx); m.Unlock() },
@@ -97,7 +103,7 @@ func BenchmarkUncontended(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			noAllocs(b, pair)
-			atMost(b, 1.55, unit, byTurns(timed(pair), bare))
+			atMost(b, limit, unit, byTurns(timed(pair), bare))
 		})
 	}
 	b.Run("RLock/joining", func(b *testing.B) {

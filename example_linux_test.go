@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock_test
 
 import (
@@ -18,6 +20,8 @@ func ExampleWithTrace() {
 		}
 		return a
 	}}))
+	holder := interlock.Must(interlock.NewFileRWMutex(name)) // in real life, in another process
+	holder.Lock()
 	trace := &interlock.Trace{
 		WaitStart: func(lock interlock.TraceInfo) {
 			holders, _ := interlock.Holders(lock.Path) // none where the system does not tell
@@ -26,6 +30,7 @@ func ExampleWithTrace() {
 					log.Info("waiting", "path", lock.Path, "pid", h.PID, "me", h.PID == os.Getpid())
 				}
 			}
+			time.AfterFunc(50*time.Millisecond, holder.Unlock) // so here it has been waited for
 		},
 		Acquired: func(lock interlock.TraceInfo, waited time.Duration) {
 			if waited > 10*time.Millisecond {
@@ -33,10 +38,6 @@ func ExampleWithTrace() {
 			}
 		},
 	}
-	holder := interlock.Must(interlock.NewFileRWMutex(name)) // in real life, in another process
-	holder.Lock()
-	time.AfterFunc(50*time.Millisecond, holder.Unlock)
-
 	mu := interlock.Must(interlock.NewFileRWMutex(name, interlock.WithTrace(trace)))
 	mu.Lock()
 	mu.Unlock()

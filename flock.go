@@ -60,7 +60,7 @@ func TryRLock(f *os.File) error { return tryLockOpenFile(f, shared) }
 func Unlock(f *os.File) error {
 	err := withHandle(f, func(h handle) error {
 		raceRelease(h)
-		return lockError(h.unlock())
+		return h.lockError(h.unlock())
 	})
 	return fileError("unlock", f, err)
 }
@@ -103,7 +103,7 @@ func lockedOpenFile(ctx context.Context, f *os.File, mode hold, err error) error
 	case err == nil:
 		// That it is still open also says that it is f whose lock we have.
 		err = withHandle(f, func(h handle) error { raceAcquire(h); return nil })
-	case err == ctx.Err():
+	case ended(ctx, err):
 		return err
 	}
 	return fileError(mode.op(), f, err)

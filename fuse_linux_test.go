@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -275,17 +277,51 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 			}
 			daemon.Kill() // which ends what is left in the kernel
 			waitFor(t, "the threads come back", func() bool {
-				for _, threads := range []*semaphore.Weighted{waits, calls} {
-					if !threads.TryAcquire(maxThreads) {
+				for threads, all := range map[*semaphore.Weighted]int64{waits: maxWaits, callsTo(m.device): maxCalls} {
+					if !threads.TryAcquire(all) {
 						return false
 					}
-					threads.Release(maxThreads)
+					threads.Release(all)
 				}
 				return true
 			})
 			must(t, m.Close())
 		})
 	}
+}
+
+// A file system that does not answer holds up nobody on another one, however many calls it leaves unanswered.
+func TestSilentFileSystemHoldsUpNoOther(t *testing.T) {
+	_, path := mountFUSE(t, "works")
+	_, otherPath := mountFUSE(t, "works")
+	m, other := newMutex(t, path), newMutex(t, otherPath)
+	threads := callsTo(m.device)
+	must(t, threads.Acquire(t.Context(), maxCalls)) // which it does not answer
+	defer threads.Release(maxCalls)
+	ctx, cancel := context.WithCancel(t.Context())
+	waiter := start(func() error { return m.TryLockContext(ctx) })
+	pending(t, waiter)
+	must(t, finish(t, start(func() error { return other.LockContext(ctx) })))
+	other.Unlock()
+	cancel()
+	if err := finish(t, waiter); err != context.Canceled {
+		t.Error(err)
+	}
+
+	// But for all together, or the runtime would end the program.
+	must(t, allCalls.Acquire(t.Context(), maxAllCalls))
+	defer allCalls.Release(maxAllCalls)
+	ctx, cancel = context.WithCancel(t.Context())
+	waiter = start(func() error { return other.TryLockContext(ctx) })
+	pending(t, waiter)
+	cancel()
+	if err := finish(t, waiter); err != context.Canceled {
+		t.Error(err)
+	}
+	if !callsTo(other.device).TryAcquire(maxCalls) {
+		t.Fatal("a thread was not given back")
+	}
+	callsTo(other.device).Release(maxCalls)
 }
 
 // Where the file system does not wait as it was asked to, the poller does.

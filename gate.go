@@ -74,7 +74,7 @@ func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 		}
 		f.gate = gate
 		if err != nil {
-			if err == errStale || err == ctx.Err() {
+			if err == errStale || ended(ctx, err) {
 				return err
 			}
 			return errNoGate
@@ -92,35 +92,63 @@ func (f *lockFile) takeGate(ctx context.Context, m hold, p pollInterval) error {
 	if err == errCannotWait {
 		err = poll(ctx, p, try)
 	}
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		f.gated = true
 		return nil
-	case errAbandoned:
+	case err == errAbandoned:
 		f.gate = nil
 		return ctx.Err()
-	case ctx.Err():
+	case ended(ctx, err):
 		f.gated = true // perhaps, and then to be left
 		return err
-	}
-	if unknownFile(err) {
+	case unknownFile(err):
 		return errStale // a new gate comes with the new file
 	}
 	return errNoGate
 }
 
-// leaveGate lets the others in.
+// tryOwnGate is takeGate by the description of the lock, for want of another: since the right to open the file was
+// given up, or there are no more descriptors. It does not wait: ErrLocked. Unlike there, nobody else may unlock
+// the file meanwhile, as that may close it.
+func (f *lockFile) tryOwnGate(m hold) error {
+	if !f.local || f.dead || f.gate != nil {
+		return errNoGate
+	}
+	if !f.writable {
+		m = shared
+	}
+	err := f.tryGate(m)
+	if err != nil && err != ErrLocked {
+		return errNoGate
+	}
+	f.gated = err == nil
+	return err
+}
+
+// leaveGate lets the others in. Should the system refuse that, and the gate be tryOwnGate's, f.gated stays.
 func (f *lockFile) leaveGate() {
+	switch {
+	case !f.gated:
+	case f.gate == nil:
+		if !f.dead && f.handle.leaveGate() != nil {
+			return // until the lock is released too, and f can be closed
+		}
+	case f.gate.leaveGate() != nil:
+		f.gate.close() // which leaves it
+		f.gate = nil
+	}
 	f.gated = false
-	f.gate.leaveGate()
 }
 
 // closeGate leaves the gate and closes it.
 func (f *lockFile) closeGate() {
-	if f.gate != nil {
-		f.gate.closeGate()
-		f.gate, f.gated = nil, false
+	if f.gate == nil {
+		f.leaveGate()
+		return
 	}
+	f.gate.closeGate()
+	f.gate, f.gated = nil, false
 }
 
 func (h *handle) closeGate() {

@@ -1,6 +1,9 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -124,34 +127,34 @@ func kernelName(path string) (string, error) {
 	if err := regular(&st); err != nil {
 		return "", err
 	}
-	dev := fmt.Sprintf("%02x:%02x", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
-	if major, minor, ok := mountDevice(fd); ok {
-		dev = fmt.Sprintf("%02x:%02x", major, minor)
+	major, minor, err := mountDevice(fd)
+	if err == errNoMount {
+		major, minor, err = unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), nil
 	}
-	return fmt.Sprintf("%s:%d", dev, st.Ino), nil
+	return fmt.Sprintf("%02x:%02x:%d", major, minor, st.Ino), err
 }
 
+var errNoMount = errors.New("interlock: a mount that is not in the list")
+
 // mountDevice returns the device of the mount that the descriptor is on, by its mount ID.
-func mountDevice(fd int) (major, minor uint32, ok bool) {
+func mountDevice(fd int) (major, minor uint32, err error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
-		return 0, 0, false
+		return 0, 0, err
 	}
-	_, rest, found := strings.Cut(string(info), "mnt_id:")
-	if !found {
-		return 0, 0, false
-	}
+	_, rest, _ := strings.Cut(string(info), "mnt_id:")
 	id, _, _ := strings.Cut(strings.TrimSpace(rest), "\n")
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return 0, 0, false
+		return 0, 0, err
 	}
 	for line := range strings.Lines(string(mounts)) {
 		f := strings.Fields(line)
 		if len(f) > 2 && f[0] == id {
-			n, _ := fmt.Sscanf(f[2], "%d:%d", &major, &minor)
-			return major, minor, n == 2
+			if n, _ := fmt.Sscanf(f[2], "%d:%d", &major, &minor); n == 2 {
+				return major, minor, nil
+			}
 		}
 	}
-	return 0, 0, false
+	return 0, 0, errNoMount
 }

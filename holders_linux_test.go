@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -6,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -108,6 +111,30 @@ func TestProbe(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &pathErr) || pathErr.Path != filepath.Join(dir, "missing") {
 		t.Error(err)
 	}
+}
+
+// A child process has every open file between fork and exec.
+func TestProbeWhileProcessesStart(t *testing.T) {
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for range 2 {
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					exec.Command("/bin/true").Run()
+				}
+			}
+		})
+	}
+	dir := t.TempDir()
+	for range 300 {
+		must(t, Probe(dir))
+	}
+	close(stop)
+	others.Wait()
 }
 
 func TestProbeTellsWhatFails(t *testing.T) {

@@ -33,6 +33,7 @@ type lockFile struct {
 	handle
 	path string // absolute
 	perm fs.FileMode
+	name []byte // path with a NUL, where only a look there tells whether it is the file's; else nil
 
 	// The gate stops newcomers while somebody waits: whoever has to wait for the lock
 	// takes the gate first, a writer exclusive, a reader shared, and leaves it once it has the
@@ -51,8 +52,8 @@ type lockFile struct {
 // An identity tells files apart.
 type identity struct {
 	dev, ino uint64
-	removed  bool  // no path leads to it
-	changed  int64 // its ctime, in ns
+	links    uint64 // how many paths lead to it
+	changed  int64  // its ctime, in ns
 }
 
 // errStale: the file is not the one at the path any more. Callers of the package see it only if that
@@ -73,7 +74,20 @@ func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &lockFile{handle: h, path: path, perm: perm, knownAt: never}, nil
+	f := &lockFile{handle: h, path: path, perm: perm, knownAt: never}
+	if f.local && !f.marked {
+		f.name = append([]byte(path), 0)
+	}
+	return f, nil
+}
+
+// openLock is openLockFile for a lock with these options.
+func (o *options) openLock(path string) (*lockFile, error) {
+	f, err := openLockFile(path, o.perm)
+	if err == nil && o.wholeFile {
+		f.lockWhole()
+	}
+	return f, err
 }
 
 // call makes a call to the file system by [callFS], or simply makes it if that always answers.
@@ -81,7 +95,7 @@ func (f *lockFile) call(ctx context.Context, call func() error, dispose func()) 
 	if f.local {
 		return call()
 	}
-	return callFS(ctx, call, dispose)
+	return callFS(ctx, f.device(), call, dispose)
 }
 
 var epoch = time.Now()
@@ -105,11 +119,14 @@ const (
 
 // current returns errStale if the file is not the one at its path any more.
 func (f *lockFile) current(now time.Duration) error {
+	if f.name != nil && f.isAt(f.name) {
+		return nil
+	}
 	id, err := f.identity()
 	if err != nil {
 		return err
 	}
-	if id.removed && f.local { // others may count no links
+	if id.links == 0 && f.local { // others may count no links
 		return errStale
 	}
 	if id.changed == f.known && now-f.knownAt < pathCheckInterval {
@@ -124,7 +141,7 @@ func (f *lockFile) current(now time.Duration) error {
 	case err != nil:
 		return err
 	}
-	if !f.local {
+	if !f.marked {
 		return nil
 	}
 	f.known, f.knownAt = id.changed, never
@@ -140,6 +157,9 @@ func (f *lockFile) current(now time.Duration) error {
 
 // acquireKnown is a quick acquire for a local file, which may fail for any reason.
 func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
+	if f.name != nil {
+		return f.tryLockAt(m, f.name)
+	}
 	return now-f.knownAt < pathCheckInterval && f.tryLockUnchanged(m, f.known)
 }
 
@@ -160,7 +180,11 @@ func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
 		return err
 	}
 	// After a refusal too: or the holder of a file that is gone would be waited for.
-	if stale := f.current(now); stale != nil {
+	stale := f.current(now)
+	if stale == nil && err == nil && f.removing() { // but if its name is not, who holds it is in the way of a new one
+		stale = errStale
+	}
+	if stale != nil {
 		if err == nil {
 			f.unlock()
 		}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,13 +16,15 @@ import (
 
 // children are what the test binary does in processes of their own.
 var children = map[string]proc.Func{
-	"locker":    locker,
-	"increment": increment,
-	"acquirer":  acquirer,
-	"reentrant": reentrantLocker,
+	"locker":   locker,
+	"acquirer": acquirer,
 }
 
+// MainOfConformance is set by a test that this package cannot import (conformance_test.go).
+var MainOfConformance func()
+
 func TestMain(m *testing.M) {
+	MainOfConformance()
 	proc.Run(children)
 	tmp := Must(os.MkdirTemp("", "interlock-test-*"))
 	os.Setenv("TMPDIR", tmp)
@@ -44,36 +44,6 @@ func locker(args []string) {
 		"tryrlock": m.TryRLockContext,
 		"unlock":   func(context.Context) error { m.Unlock(); return nil },
 		"runlock":  func(context.Context) error { m.RUnlock(); return nil },
-		"plainlock": func(context.Context) error {
-			m.Lock()
-			return nil
-		},
-		// readers read-lock for a millisecond each, so that at any time some hold the lock, until cancelled.
-		"readers": func(ctx context.Context) error {
-			var wg sync.WaitGroup
-			for range 4 {
-				wg.Go(func() {
-					for ctx.Err() == nil {
-						m.RLock()
-						time.Sleep(time.Millisecond)
-						m.RUnlock()
-					}
-				})
-				time.Sleep(time.Millisecond / 4)
-			}
-			wg.Wait()
-			return nil
-		},
-		// writer write-locks without a pause, until cancelled.
-		"writer": func(ctx context.Context) error {
-			for ctx.Err() == nil {
-				m.Lock()
-				time.Sleep(100 * time.Microsecond)
-				m.Unlock()
-			}
-			return nil
-		},
-		"ping": func(context.Context) error { return nil },
 	}
 	serve(func(ctx context.Context, name string) error { return calls[name](ctx) })
 }
@@ -118,36 +88,6 @@ func startServer(t testing.TB, name string, args ...string) *proc.Process {
 	t.Cleanup(p.Kill)
 	p.Expect("ready")
 	return p
-}
-
-// increment adds one to the number in a file, often, under the lock of each of some
-// goroutines' own FileRWMutex.
-func increment(args []string) {
-	path, counter := args[0], args[1]
-	n, _ := strconv.Atoi(args[2])
-	var wg sync.WaitGroup
-	for range 2 {
-		m := Must(NewFileRWMutex(path))
-		wg.Go(func() {
-			for range n / 2 {
-				m.Lock()
-				addOne(counter)
-				m.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func addOne(counter string) {
-	data, err := os.ReadFile(counter)
-	if err != nil && !os.IsNotExist(err) {
-		panic(err)
-	}
-	n, _ := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err := os.WriteFile(counter, []byte(strconv.Itoa(n+1)), 0o600); err != nil {
-		panic(err)
-	}
 }
 
 // lockPath is the path of a lock file that does not exist yet.
@@ -220,15 +160,4 @@ func waitFor(t testing.TB, what string, cond func() bool) {
 			t.Fatal("not in time: " + what)
 		}
 	}
-}
-
-// queued returns how many goroutines wait for m.
-func queued(m *FileRWMutex) int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := 0
-	for w := m.first; w != nil; w = w.next {
-		n++
-	}
-	return n
 }

@@ -3,6 +3,7 @@ package interlock
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -13,35 +14,52 @@ var (
 	errAbandoned  = errors.New("interlock: call abandoned")
 )
 
-// maxThreads bounds the threads that wait in the kernel for locks (waits), and those whose other
-// calls a file system does not answer though their context has ended, each over the whole process. The runtime itself ends a program with more than
-// 10,000 threads.
-const maxThreads = 512
+// How many threads may wait in the kernel for locks, and how many for other calls that a file system does not
+// answer though their context has ended: those to one file system, and in all. The runtime itself ends a program
+// with more than 10,000 threads. A thread that waits takes 10 to 20 kB and no time; who must
+// poll instead, since there are too many, wakes fifty times a second.
+const (
+	maxWaits    = 2048
+	maxCalls    = 512
+	maxAllCalls = 4096
+)
 
-var waits, calls = semaphore.NewWeighted(maxThreads), semaphore.NewWeighted(maxThreads)
+var waits, allCalls = semaphore.NewWeighted(maxWaits), semaphore.NewWeighted(maxAllCalls)
+
+// calls has a semaphore for the calls to each file system, by its device: one that does not answer must not hold up
+// those that do.
+var calls sync.Map
+
+func callsTo(device uint64) *semaphore.Weighted {
+	threads, ok := calls.Load(device)
+	if !ok {
+		threads, _ = calls.LoadOrStore(device, semaphore.NewWeighted(maxCalls))
+	}
+	return threads.(*semaphore.Weighted)
+}
 
 // grace is how long an offloaded call may take to end after its context has. A call that
 // can be ended, ends within microseconds; only a busy machine needs more.
 const grace = 10 * time.Millisecond
 
 // offload runs call, which may block in the kernel, on a goroutine of its own. The caller has
-// acquired one of the threads, which offload releases when all is done.
+// acquired a thread; offload calls release when all is done.
 //
 // When ctx ends, end is called, which should make the call return. If both return soon, the
 // result is ctx.Err(), whatever the call's was; if not, errAbandoned: then dispose runs when they
 // have returned at last. It must undo what the call may have done, and owns what it needs for that.
-func offload(ctx context.Context, threads *semaphore.Weighted, call func() error, end, dispose func()) error {
+func offload(ctx context.Context, release func(), call func() error, end, dispose func()) error {
 	result := make(chan error, 1)
 	go func() { result <- call() }()
 	select {
 	case err := <-result:
-		threads.Release(1)
+		release()
 		return err
 	case <-ctx.Done():
 	}
 	returned, abandoned := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer threads.Release(1)
+		defer release()
 		end() // which itself may get no answer
 		<-result
 		select {
@@ -63,14 +81,23 @@ func offload(ctx context.Context, threads *semaphore.Weighted, call func() error
 
 // callFS makes a call to a file system that may not answer, which waits for nobody otherwise. ctx can end it:
 // then the error is ctx.Err(), or errAbandoned if dispose will run when the answer comes (see [offload]).
-func callFS(ctx context.Context, call func() error, dispose func()) error {
+func callFS(ctx context.Context, device uint64, call func() error, dispose func()) error {
 	if ctx.Done() == nil {
 		return call()
 	}
-	if calls.Acquire(ctx, 1) != nil {
+	threads := callsTo(device)
+	if threads.Acquire(ctx, 1) != nil {
 		return ctx.Err()
 	}
-	return offload(ctx, calls, call, func() {}, dispose)
+	if allCalls.Acquire(ctx, 1) != nil {
+		threads.Release(1)
+		return ctx.Err()
+	}
+	release := func() {
+		allCalls.Release(1)
+		threads.Release(1)
+	}
+	return offload(ctx, release, call, func() {}, dispose)
 }
 
 // briefly waits for call, but goes on without it if a file system does not answer.

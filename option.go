@@ -10,9 +10,10 @@ import (
 type Option func(*options)
 
 type options struct {
-	perm  fs.FileMode
-	poll  pollInterval
-	trace *Trace
+	perm      fs.FileMode
+	poll      pollInterval
+	trace     *Trace
+	wholeFile bool
 }
 
 func newOptions(opts []Option) (options, error) {
@@ -43,13 +44,25 @@ func WithPerm(perm fs.FileMode) Option { return func(o *options) { o.perm = perm
 
 // WithPollInterval sets the pauses between two tries to lock, in the few cases where the
 // system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms, in Windows to 150ms.
-// On Linux these cases are more than 512 waits at once in the process, a lack of descriptors, and
+// On Linux these cases are more than 2048 waits at once in the process, a lack of descriptors, and
 // a file system that refuses to wait.
 //
 // Unless 0 < min <= max, the constructor fails with an error matching [fs.ErrInvalid].
 func WithPollInterval(min, max time.Duration) Option {
 	return func(o *options) { o.poll = pollInterval{min, max} }
 }
+
+// WithWholeFile makes the lock one of the whole file in Windows too, as it is on other systems anyway, where this
+// option changes nothing.
+//
+// In Windows a lock is otherwise of one byte that no file reaches, which those do not see who lock the first
+// byte or the first few: gofrs/flock, Python's portalocker and filelock. With WithWholeFile they take part in the same
+// lock, and so do cmd/go's lockedfile and whoever uses this package without the option. The price is that locks
+// are mandatory in Windows: while somebody holds such a lock, nobody else can write what is in
+// the file, and while a writer holds it, nobody else can read it; not even its own process by another handle.
+//
+// Of a [FileSemaphore] these are the slot files.
+func WithWholeFile() Option { return func(o *options) { o.wholeFile = true } }
 
 // Must returns v, and panics if err is not nil. It is for package-level variables:
 //

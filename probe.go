@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Probe finds out whether locks in the directory dir do what they should: whether its file system
@@ -13,7 +14,8 @@ import (
 //
 // The error is nil if they do, matches [errors.ErrUnsupported] if the file system says
 // that it has no locks, and otherwise an [*fs.PathError] that tells what failed. Probe does not tell
-// whether another machine or another mount of the same directory is excluded too.
+// whether another machine or another mount of the same directory is excluded too. It has no context: where the
+// file system does not answer, it waits for that.
 func Probe(dir string) (err error) {
 	defer func() {
 		if err != nil {
@@ -29,7 +31,11 @@ func Probe(dir string) (err error) {
 		return err
 	}
 	path := f.Name()
-	defer os.Remove(path)
+	defer func() {
+		if removeErr := os.Remove(path); err == nil {
+			err = removeErr
+		}
+	}()
 	defer f.Close()
 	var files [3]*lockFile
 	for i := range files {
@@ -73,8 +79,15 @@ func Probe(dir string) (err error) {
 	if err := a.current(clock()); err != nil {
 		return fmt.Errorf("a file is not the one at its path: %w", err)
 	}
-	if a.kill(); b.tryLock(exclusive) != nil {
-		return errors.New("a lock outlives the closing of its file")
+	a.kill()
+	// A child process between fork and exec still has the file.
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+		err := b.tryLock(exclusive)
+		if err != ErrLocked {
+			return err
+		}
+		if time.Since(begin) > time.Second {
+			return errors.New("a lock outlives the closing of its file")
+		}
 	}
-	return nil
 }

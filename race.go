@@ -9,8 +9,7 @@ import "sync/atomic"
 var raceEdges [64]atomic.Uint32
 
 func raceEdge(h handle) *atomic.Uint32 {
-	id, _ := h.identity()
-	return &raceEdges[id.ino%uint64(len(raceEdges))]
+	return &raceEdges[h.inode()%uint64(len(raceEdges))]
 }
 
 func raceAcquire(h handle) { raceEdge(h).Load() }

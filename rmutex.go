@@ -8,6 +8,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/interlock-go/interlock/internal/paths"
 )
 
 // An Owner is a token that stands for who holds a [FileRMutex]: a request, a job, a call with all the
@@ -58,14 +61,17 @@ func (o Owner) mustBeValid() {
 // All FileRMutexes that a process makes for one path are the same lock: an Owner who holds it by
 // one of them gets it by another too, and does not wait for itself. So libraries that do
 // not know of each other can lock the same file under one Owner, which [FileRMutex.Do] passes on by the
-// context. What was locked by one object must be unlocked by the same. The options are those of the first.
+// context. What was locked by one object must be unlocked by the same. The options are those of the first,
+// except that each has its own [Trace], which tells when an owner has locked the file by that object, and when it has
+// undone all of that; others may still hold it for the same owner.
 // The path counts, with symbolic links to directories resolved when the object is made; by different names of one file (hard
 // links, mounts), an Owner does wait for itself. So does who holds the file by a FileRWMutex.
 //
 // In different processes, owners are always different.
 type FileRMutex struct {
-	path string
-	lock *reentrant
+	path  string
+	lock  *reentrant
+	trace *tracer // or nil
 
 	// Guarded by lock.mu.
 	depth   int // how often it was locked by this object
@@ -75,10 +81,9 @@ type FileRMutex struct {
 
 // A reentrant is what all FileRMutexes of a process for one path have in common.
 type reentrant struct {
-	m     *FileRWMutex
-	trace *tracer // or nil
-	key   string
-	refs  int // how many FileRMutexes; guarded by reentrants.mu
+	m    *FileRWMutex
+	key  string
+	refs int // how many FileRMutexes; guarded by reentrants.mu
 
 	// mu is never held while waiting.
 	mu    sync.Mutex
@@ -119,15 +124,15 @@ func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
 	if r != nil {
 		m.Close()
 	} else {
-		o, _ := newOptions(opts)
-		r = &reentrant{m: m, trace: newTracer(o.trace, path), key: key, waits: make(map[Owner][]*follower)}
+		r = &reentrant{m: m, key: key, waits: make(map[Owner][]*follower)}
 		if reentrants.byKey == nil {
 			reentrants.byKey = make(map[string]*reentrant)
 		}
 		reentrants.byKey[key] = r
 	}
 	r.refs++
-	return &FileRMutex{path: path, lock: r}, nil
+	o, _ := newOptions(opts)
+	return &FileRMutex{path: path, lock: r, trace: newTracer(o.trace, path)}, nil
 }
 
 // canonical returns the one path without links that leads to the directory, with the file's name.
@@ -138,10 +143,13 @@ func canonical(path string) string {
 	}
 	// Not filepath.Dir, which takes "link/.." for nothing.
 	dir, name := filepath.Split(abs)
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return abs
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		if same, _ := paths.Same(dir, resolved); same {
+			return filepath.Join(resolved, name)
+		}
 	}
-	return filepath.Join(dir, name)
+	return abs // such as what leads to another mount namespace (/proc/PID/root)
 }
 
 // Path returns the path that the FileRMutex was made with.
@@ -188,8 +196,8 @@ func (m *FileRMutex) TryLockContext(ctx context.Context, o Owner) error {
 
 func (m *FileRMutex) lockFor(ctx context.Context, o Owner, wait bool) (err error) {
 	o.mustBeValid()
-	if t := m.lock.trace; t != nil {
-		err = t.acquire(false, 1, wait, func(wait bool) error { return m.lockUntraced(ctx, o, wait) })
+	if m.trace != nil {
+		err = m.trace.acquire(false, 1, wait, func(wait bool) error { return m.lockUntraced(ctx, o, wait) })
 	} else {
 		err = m.lockUntraced(ctx, o, wait)
 	}
@@ -199,7 +207,7 @@ func (m *FileRMutex) lockFor(ctx context.Context, o Owner, wait bool) (err error
 	return pathError(ctx, exclusive.op(), m.path, err)
 }
 
-// lockUntraced returns errInner if o held m already.
+// lockUntraced returns errInner if o had locked it by m already.
 func (m *FileRMutex) lockUntraced(ctx context.Context, o Owner, wait bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -213,17 +221,20 @@ func (m *FileRMutex) lockUntraced(ctx context.Context, o Owner, wait bool) error
 	m.waiting++
 	err := r.acquire(ctx, o, wait)
 	m.waiting--
-	if err == nil || err == errInner {
+	if err == nil {
+		if m.depth > 0 {
+			err = errInner
+		}
 		m.depth++
 	}
 	return err
 }
 
-// acquire makes o hold r once more than before; errInner means that it did so before. mu is held.
+// acquire makes o hold r once more than before. mu is held.
 func (r *reentrant) acquire(ctx context.Context, o Owner, wait bool) error {
 	if r.owner == o {
 		r.depth++
-		return errInner
+		return nil
 	}
 	_, waits := r.waits[o]
 	if waits && !wait {
@@ -239,12 +250,8 @@ func (r *reentrant) acquire(ctx context.Context, o Owner, wait bool) error {
 		}
 	}
 	if waits {
-		granted, err := r.follow(ctx, o)
-		if err != nil {
+		if granted, err := r.follow(ctx, o); granted || err != nil {
 			return err
-		}
-		if granted {
-			return errInner
 		}
 	} else {
 		r.waits[o] = nil
@@ -308,10 +315,8 @@ func (r *reentrant) release(unlock func()) {
 		return
 	}
 	r.owner = Owner{}
-	held := r.trace.end(1)
 	r.mu.Unlock() // the file system may not answer
 	unlock()
-	r.trace.released(false, 1, held)
 	r.mu.Lock()
 }
 
@@ -326,8 +331,16 @@ func (m *FileRMutex) Unlock(o Owner) {
 		panic("interlock: Unlock of FileRMutex not locked by this owner: " + m.path)
 	}
 	m.depth--
+	outer := m.depth == 0
+	var held time.Duration
+	if outer {
+		held = m.trace.end(1)
+	}
 	r.release(r.m.Unlock)
 	r.mu.Unlock()
+	if outer {
+		m.trace.released(false, 1, held)
+	}
 }
 
 // Depth returns how often o holds the lock, by whichever object for this path: 0 if it does

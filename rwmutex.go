@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -30,8 +31,8 @@ import (
 // On Linux a waiting process sleeps in the kernel until it is its turn. Any number of
 // goroutines that wait for one FileRWMutex take a single thread. The first in line stops
 // others from passing even while its process is stopped (SIGSTOP). To end a wait takes the
-// signal SIGURG: a program that ignores it ([os/signal.Ignore]) is made to handle it again, by
-// the runtime, as every Go program does by default.
+// signal SIGURG: in a program that ignores it, by [os/signal.Ignore] or otherwise, the runtime's handler is put
+// back, which every Go program has by default.
 //
 // A FileRWMutex that has only read permission on its file (see [WithPerm]) can hold up other
 // writers when it waits to write, but not readers, and so can be starved by these.
@@ -53,7 +54,9 @@ import (
 //   - readers of a FileRWMutex whose readers hold the old file wait until these have left it;
 //   - within 50µs, goroutines of a process that holds the old file may join or follow its holder;
 //   - that not the file was renamed but its directory, or that something was mounted over it, is
-//     noticed within 10ms.
+//     noticed within 10ms;
+//   - a process that may not look at the path any more, since it has given up rights, stays with the
+//     old file, and does not know.
 //
 // On a file system that is not known to be local (see the package comment), a second file with
 // the path of the lock file and ".gate" appended is created when somebody has to wait, on NFS as soon
@@ -84,9 +87,13 @@ type FileRWMutex struct {
 	last    *waiter       //
 	file    *lockFile     // nil if it must be opened first
 	local   bool          // file is on a file system that answers at once
+	device  uint64        // which file system that is
 	checked time.Duration // when file was last seen at its path and with nobody foreign at the gate
 	taken   time.Duration // when the kernel gave us the lock
 }
+
+// leasePatience is how long a constructor waits for who has a lease on the file.
+const leasePatience = 500 * time.Millisecond
 
 // NewFileRWMutex returns an unlocked FileRWMutex over the file at path, which is created if it
 // does not exist. A relative path is resolved now: a later change of the
@@ -109,12 +116,16 @@ func NewFileRWMutex(path string, opts ...Option) (*FileRWMutex, error) {
 	if err != nil {
 		return fail(err)
 	}
-	f, err := openLockFile(abs, o.perm)
+	f, err := o.openLock(abs)
+	for begin := time.Now(); leased(err) && time.Since(begin) < leasePatience; {
+		time.Sleep(time.Millisecond)
+		f, err = o.openLock(abs)
+	}
 	if err != nil {
 		return fail(err)
 	}
 	m := &FileRWMutex{path: path, abs: abs, opts: o, trace: newTracer(o.trace, path)}
-	m.file, m.local, m.checked = f, f.local, never
+	m.adopt(f)
 	return m, nil
 }
 
@@ -200,7 +211,7 @@ func (m *FileRWMutex) wrap(ctx context.Context, mode hold, err error) error {
 
 // pathError names the operation and the path in an error of the system.
 func pathError(ctx context.Context, op, path string, err error) error {
-	if err == nil || err == ctx.Err() {
+	if err == nil || ended(ctx, err) {
 		return err
 	}
 	var pathErr *fs.PathError
@@ -208,6 +219,16 @@ func pathError(ctx context.Context, op, path string, err error) error {
 		return err
 	}
 	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+// ended reports whether err, which is not nil, is ctx.Err(). That can be of a type of the caller's whose values cannot
+// be compared: then nobody else's errors are of that type.
+func ended(ctx context.Context, err error) bool {
+	end := ctx.Err()
+	if end != nil && !reflect.ValueOf(end).Comparable() {
+		return reflect.TypeOf(err) == reflect.TypeOf(end)
+	}
+	return err == end
 }
 
 // Unlock unlocks m for writing. It panics if m is not locked for writing.
@@ -218,7 +239,7 @@ func (m *FileRWMutex) Unlock() {
 		panic("interlock: Unlock of FileRWMutex not locked for writing: " + m.path)
 	}
 	held := m.trace.end(1)
-	if m.first == nil && m.local && m.file.releaseKnown() { // the shortest way, as in lock
+	if m.first == nil && m.local && !m.file.gated && m.file.releaseKnown() { // the shortest way, as in lock
 		m.held = free
 	} else {
 		m.unlock()
@@ -236,7 +257,7 @@ func (m *FileRWMutex) RUnlock() {
 		panic("interlock: RUnlock of FileRWMutex not locked for reading: " + m.path)
 	}
 	held := m.trace.end(1)
-	if m.readers == 1 && m.first == nil && m.local && m.file.releaseKnown() {
+	if m.readers == 1 && m.first == nil && m.local && !m.file.gated && m.file.releaseKnown() {
 		m.readers, m.held = 0, free
 	} else {
 		m.rUnlock()

@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -25,20 +27,24 @@ import (
 
 // The tests can be run as if the system were poorer than it is, with INTERLOCK_TEST set to
 //
-//	remote  no file system is known to be local
-//	poll    the kernel cannot wait
+//	remote    no file system is known to be local
+//	poll      the kernel cannot wait
+//	unmarked  a rename does not show in the ctime
 func init() {
 	switch os.Getenv("INTERLOCK_TEST") {
 	case "remote":
 		localFileSystems = nil
 	case "poll":
-		waits.TryAcquire(maxThreads)
+		waits.TryAcquire(maxWaits)
+	case "unmarked":
+		renameMarking = nil
 	}
 	children["deaf"] = deaf
 	children["try"] = try
 	children["parent"] = parent
 	children["sleep"] = func([]string) { bufio.NewReader(os.Stdin).ReadString('\n') }
 	children["crowd"] = crowd
+	children["refused"] = refused
 }
 
 // kernelLocks returns the lines about the file in /proc/locks, flock(2) locks and waits and such.
@@ -184,8 +190,16 @@ func switches(t *testing.T, pid string) (n int) {
 // deaf waits in a program without a handler of SIGURG, the signal that ends waits.
 func deaf(args []string) {
 	m := Must(NewFileRWMutex(args[0]))
-	if args[1] == "before" {
+	switch args[1] {
+	case "before":
 		signal.Ignore()
+	case "early": // before the package was initialized
+		signal.Ignore()
+		runtimeHandler = swapSigaction(nil)
+	case "SIG_DFL": // as C code may do, without the Go runtime
+		swapSigaction(&sigaction{0})
+	case "SIG_IGN":
+		swapSigaction(&sigaction{1})
 	}
 	for i := range 3 {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -201,14 +215,23 @@ func deaf(args []string) {
 		}
 		cancel()
 		fmt.Println(<-result)
-		signal.Reset()
+		switch args[1] {
+		case "while":
+			signal.Reset()
+		case "SIG_DFL":
+			swapSigaction(&sigaction{0})
+		case "SIG_IGN":
+			swapSigaction(&sigaction{1})
+		}
 	}
 	f := Must(os.Open(args[0]))
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
 	go func() { result <- Lock(ctx, f) }()
 	time.Sleep(20 * time.Millisecond)
-	signal.Ignore(syscall.SIGURG)
+	if args[1] == "while" {
+		signal.Ignore(syscall.SIGURG)
+	}
 	cancel()
 	fmt.Println(<-result)
 	fmt.Println(errors.Is(TryLock(f), ErrLocked))
@@ -224,7 +247,7 @@ func deaf(args []string) {
 }
 
 func TestCancelWithoutASignalHandler(t *testing.T) {
-	for _, when := range []string{"never", "before", "while"} {
+	for _, when := range []string{"never", "early", "before", "while", "SIG_DFL", "SIG_IGN"} {
 		t.Run(when, func(t *testing.T) {
 			path := lockPath(t)
 			holder := newMutex(t, path)
@@ -244,7 +267,144 @@ func TestCancelWithoutASignalHandler(t *testing.T) {
 			}
 			holder.Unlock()
 			waitFor(t, "the abandoned waits end", func() bool { return len(kernelLocks(t, path)) == 0 })
+			must(t, p.Close())
 		})
+	}
+}
+
+// A wait ends with its context though the limit of descriptors (setrlimit(2)) is lower by now than those it uses.
+func TestCancelBelowALoweredLimit(t *testing.T) {
+	path := lockPath(t)
+	holder, m := newMutex(t, path), newMutex(t, path)
+	holder.Lock()
+	fds := descriptors(t, "self")
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		waiter := start(func() error { return m.LockContext(ctx) })
+		pending(t, waiter)
+		restore := noDescriptors(t)
+		cancel()
+		if err := finish(t, waiter); err != context.Canceled {
+			t.Error(err)
+		}
+		restore()
+	}
+	holder.Unlock()
+	m.Lock()
+	m.Unlock()
+	waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds+2 }) // the gate, and what ends waits
+}
+
+// refused locks a file while the system does not allow it to, and prints the errors.
+func refused(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	f := Must(os.Open(args[0]))
+	proc.Refuse(unix.SYS_FLOCK, unix.EACCES, -1)
+	ctx := context.Background()
+	for _, call := range []func() error{
+		func() error { return m.TryLockContext(ctx) },
+		func() error { return m.LockContext(ctx) },
+		func() error { return m.RLockContext(ctx) },
+		func() error { return TryLock(f) },
+		func() error { return Lock(ctx, f) },
+	} {
+		fmt.Println(call())
+	}
+}
+
+// That a security module denies flock(2) is not taken for a lock that somebody holds.
+func TestLockThatIsDenied(t *testing.T) {
+	path := lockPath(t)
+	if !newMutex(t, path).local {
+		t.Skip("on SMB that can mean that somebody holds it")
+	}
+	p := proc.Start("refused", path)
+	t.Cleanup(p.Kill)
+	for _, op := range []string{"lock", "lock", "rlock", "lock", "lock"} {
+		p.Expect(op + " " + path + ": permission denied")
+	}
+}
+
+// Whoever has a lease on the file is asked to give it up, and waited for.
+func TestFileWithALease(t *testing.T) {
+	path := lockPath(t)
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGIO)
+	defer signal.Stop(broken)
+	for leased, construct := range map[string]func(){
+		path:                           func() { newMutex(t, path) },
+		path + ".semaphore.gate.lock":  func() { newSemaphore(t, path+".semaphore", 1) },
+		path + ".semaphore.queue.lock": func() { newSemaphore(t, path+".semaphore", 1) },
+	} {
+		must(t, os.WriteFile(leased, nil, 0o600))
+		f := Must(os.Open(leased))
+		defer f.Close()
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+			t.Skip("there are no leases here:", err)
+		}
+		gone := start(func() error {
+			<-broken
+			time.Sleep(5 * time.Millisecond)
+			_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+			return err
+		})
+		construct()
+		must(t, finish(t, gone))
+	}
+}
+
+// Two files that change places (renameat2(2)) are noticed at once, as any replacement is.
+func TestFilesThatChangePlaces(t *testing.T) {
+	path := lockPath(t)
+	m := newMutex(t, path)
+	must(t, os.WriteFile(path+".new", nil, 0o600))
+	for range 5 {
+		settle(m)
+		m.Lock() // so that it knows where its file is
+		m.Unlock()
+		if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, path+".new", unix.RENAME_EXCHANGE); err != nil {
+			t.Skip("they cannot here:", err)
+		}
+		other := newMutex(t, path)
+		other.Lock()
+		if m.TryLock() {
+			t.Fatal("two hold the lock of one path")
+		}
+		other.Unlock()
+	}
+}
+
+// What a directory is called need not lead there.
+func TestPathsThatOnlyTheKernelKnows(t *testing.T) {
+	base := t.TempDir()
+	gone := filepath.Join(base, "dir")
+	must(t, os.Mkdir(gone, 0o755))
+	dir := Must(os.Open(gone))
+	defer dir.Close()
+	must(t, os.Remove(gone))
+	must(t, os.Mkdir(gone+" (deleted)", 0o755)) // as the kernel calls the other one
+	path := fmt.Sprintf("/proc/self/fd/%d/lock", dir.Fd())
+	if _, err := NewFileRMutex(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if l := listing(t, base); strings.Contains(l, "/lock ") {
+		t.Error(l)
+	}
+
+	needRoot(t)
+	over := filepath.Join(base, "over")
+	must(t, os.Mkdir(over, 0o755))
+	t.Chdir(over)
+	if err := unix.Mount("tmpfs", over, "tmpfs", 0, ""); err != nil {
+		t.Skip("cannot mount:", err)
+	}
+	defer unix.Unmount(over, unix.MNT_DETACH)
+	var pathErr *fs.PathError
+	if _, err := NewFileRWMutex("lock"); !errors.As(err, &pathErr) || pathErr.Path != "lock" {
+		t.Error(err)
+	}
+	if l := listing(t, over); strings.Contains(l, "/lock ") {
+		t.Error(l)
 	}
 }
 
@@ -671,8 +831,13 @@ func TestLocalFileSystems(t *testing.T) {
 				t.Error("the gate was not left")
 			}
 			m.Unlock()
+			settled := ctimeSettled
 			if before, _ := m.file.identity(); before.changed%int64(time.Second) == 0 {
-				time.Sleep(coarseSettled) // as on ext4 with small inodes, or by what qemu tells a program for s390x
+				settled = coarseSettled // as on ext4 with small inodes, or by what qemu tells a program for s390x
+			}
+			time.Sleep(settled)
+			if !m.file.marked {
+				return
 			}
 			settle(m)
 			if m.file.knownAt == never {
@@ -680,8 +845,15 @@ func TestLocalFileSystems(t *testing.T) {
 			}
 			before, _ := m.file.identity()
 			must(t, os.Rename(path, path+".old"))
-			if after, _ := m.file.identity(); before.changed == after.changed {
+			after, _ := m.file.identity()
+			if before.changed == after.changed {
 				t.Error("a rename does not change the ctime")
+			}
+			time.Sleep(settled)
+			must(t, os.WriteFile(path, nil, 0o600))
+			must(t, unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, path+".old", unix.RENAME_EXCHANGE))
+			if before, after = after, Must(m.file.identity()); before.changed == after.changed {
+				t.Error("an exchange does not change the ctime")
 			}
 		})
 	}
@@ -736,10 +908,10 @@ func TestFlockCommandTakesPart(t *testing.T) {
 // Where the kernel has no place for us, the poller waits.
 func TestWaitingWithoutTheKernel(t *testing.T) {
 	needKernelWait(t)
-	if !waits.TryAcquire(maxThreads) {
+	if !waits.TryAcquire(maxWaits) {
 		t.Fatal("somebody waits")
 	}
-	defer waits.Release(maxThreads)
+	defer waits.Release(maxWaits)
 	path := lockPath(t)
 	m, p := newMutex(t, path, WithPollInterval(time.Millisecond, 2*time.Millisecond)), startLocker(t, path)
 	for _, wait := range []func() error{

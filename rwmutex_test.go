@@ -1,41 +1,18 @@
 package interlock
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/interlock-go/interlock/internal/proc"
 	"github.com/interlock-go/interlock/internal/wine"
 )
-
-func TestGoroutinesShareOneObject(t *testing.T) {
-	m := newMutex(t, lockPath(t))
-	n := 0 // without happens-before edges, the race detector complains
-	hammer(t, 8, 500, func(int) { m.Lock(); n++; m.Unlock() })
-	if n != 8*500 {
-		t.Errorf("%d increments left of %d", n, 8*500)
-	}
-}
-
-func TestObjectsOnOnePathExcludeEachOther(t *testing.T) {
-	path := lockPath(t)
-	ms := []*FileRWMutex{newMutex(t, path), newMutex(t, path), newMutex(t, path)}
-	n := 0
-	hammer(t, len(ms), 500, func(i int) { ms[i].Lock(); n++; ms[i].Unlock() })
-	if n != len(ms)*500 {
-		t.Errorf("%d increments left of %d", n, len(ms)*500)
-	}
-}
 
 // hammer calls f, n times on each of some goroutines.
 func hammer(t *testing.T, goroutines, n int, f func(i int)) {
@@ -49,25 +26,6 @@ func hammer(t *testing.T, goroutines, n int, f func(i int)) {
 		})
 	}
 	wg.Wait()
-}
-
-func TestProcessesExcludeEachOther(t *testing.T) {
-	path := lockPath(t)
-	counter := filepath.Join(t.TempDir(), "counter")
-	const processes, n = 4, 300
-	var ps []*proc.Process
-	for range processes {
-		ps = append(ps, proc.Start("increment", path, counter, strconv.Itoa(n)))
-	}
-	for _, p := range ps {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	data, _ := os.ReadFile(counter)
-	if string(data) != strconv.Itoa(processes*n) {
-		t.Errorf("%s increments left of %d", data, processes*n)
-	}
 }
 
 func TestOtherNamesOfTheFileAreTheSameLock(t *testing.T) {
@@ -96,371 +54,47 @@ func TestOtherNamesOfTheFileAreTheSameLock(t *testing.T) {
 	}
 }
 
-func TestReadersShareUntilTheLastIsOut(t *testing.T) {
+// What package locktest does not say of errors and panics, since locks without files have others.
+func TestErrorsNameTheOperationAndThePath(t *testing.T) {
 	path := lockPath(t)
-	m, other := newMutex(t, path), newMutex(t, path)
-	p := startLocker(t, path)
-	for range 3 {
-		m.RLock()
-	}
-	p.Ask("tryrlock", "tryrlock ok")
-	other.RLock()
-	other.RUnlock()
-	p.Ask("runlock", "runlock ok")
-	for range 3 {
-		if other.TryLock() {
-			t.Fatal("a writer among readers")
-		}
-		p.Ask("trylock", "trylock lock")
-		m.RUnlock()
-	}
-	p.Ask("trylock", "trylock ok")
-	if m.TryRLock() || other.TryRLock() {
-		t.Error("a reader beside a writer")
-	}
-	p.Ask("unlock", "unlock ok")
-}
-
-func TestRLocker(t *testing.T) {
-	m := newMutex(t, lockPath(t))
-	l := m.RLocker()
-	l.Lock()
-	if !m.TryRLock() || m.TryLock() {
-		t.Error("RLocker().Lock() is not RLock()")
-	}
-	m.RUnlock()
-	l.Unlock()
-	m.Lock()
-	m.Unlock()
-}
-
-// A blocked writer stops new readers, wherever it, they, and who holds the lock are.
-func TestBlockedWriterStopsNewReaders(t *testing.T) {
-	t.Run("its own process holds", func(t *testing.T) {
-		path := lockPath(t)
-		m, p := newMutex(t, path), startLocker(t, path)
-		m.RLock()
-		writer := start(func() error { m.Lock(); return nil })
-		waitFor(t, "a writer at the gate", func() bool { return gated(m) })
-		if m.TryRLock() {
-			t.Error("a new reader in its own process")
-		}
-		p.Ask("tryrlock", "tryrlock rlock")
-		p.Say("rlock")
-		pending(t, writer)
-		m.RUnlock()
-		finish(t, writer)
-		if _, ok := p.Line(moment); ok {
-			t.Error("a reader beside a writer")
-		}
-		m.Unlock()
-		p.Expect("rlock ok")
-		p.Ask("runlock", "runlock ok")
-	})
-	t.Run("another process holds", func(t *testing.T) {
-		path := lockPath(t)
-		m, p := newMutex(t, path), startLocker(t, path)
-		p.Ask("rlock", "rlock ok")
-		writer := start(func() error { m.Lock(); return nil })
-		waitFor(t, "a writer at the gate", func() bool { return gated(m) })
-		time.Sleep(time.Millisecond) // what p remembers of the gate
-		p.Ask("tryrlock", "tryrlock rlock")
-		reader := start(func() error { m.RLock(); return nil })
-		pending(t, reader)
-		pending(t, writer)
-		p.Ask("runlock", "runlock ok")
-		finish(t, writer)
-		pending(t, reader)
-		m.Unlock()
-		finish(t, reader)
-		m.RUnlock()
-	})
-}
-
-// gated reports whether m stands at the gate.
-func gated(m *FileRWMutex) bool {
-	probe, err := openLockFile(m.abs, 0o600)
-	if err != nil {
-		return false
-	}
-	defer probe.close()
-	return probe.gateTaken(shared)
-}
-
-func TestWritersAreNotStarved(t *testing.T) {
-	const turns = 50
-	takeTurns := func(t *testing.T, m *FileRWMutex) {
+	m, err := NewFileRWMutex(path)
+	must(t, err)
+	other := newMutex(t, path)
+	is := func(err error, op string, want error) {
 		t.Helper()
-		for range turns {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			err := m.LockContext(ctx)
-			cancel()
-			if err != nil {
-				t.Fatal("no turn: ", err)
-			}
-			time.Sleep(10 * time.Microsecond)
-			m.Unlock()
-		}
-	}
-	t.Run("by overlapping readers in several processes", func(t *testing.T) {
-		path := lockPath(t)
-		for range 3 {
-			startLocker(t, path).Say("readers")
-		}
-		time.Sleep(moment)
-		takeTurns(t, newMutex(t, path))
-	})
-	t.Run("by readers who join in one process", func(t *testing.T) {
-		path := lockPath(t)
-		startLocker(t, path).Say("readers")
-		time.Sleep(moment)
-		takeTurns(t, newMutex(t, path))
-	})
-	t.Run("by a busy writer", func(t *testing.T) {
-		path := lockPath(t)
-		startLocker(t, path).Say("writer")
-		time.Sleep(moment)
-		takeTurns(t, newMutex(t, path))
-	})
-	t.Run("by busy goroutines of another process", func(t *testing.T) {
-		path := lockPath(t)
-		p := startLocker(t, path)
-		for range 4 {
-			p.Say("writer")
-		}
-		time.Sleep(moment)
-		takeTurns(t, newMutex(t, path))
-	})
-}
-
-func TestDoneContextFailsOnAFreeLock(t *testing.T) {
-	m := newMutex(t, lockPath(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for name, call := range methods(m) {
-		if err := call(ctx); err != context.Canceled {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func methods(m *FileRWMutex) map[string]func(context.Context) error {
-	return map[string]func(context.Context) error{
-		"LockContext":     m.LockContext,
-		"RLockContext":    m.RLockContext,
-		"TryLockContext":  m.TryLockContext,
-		"TryRLockContext": m.TryRLockContext,
-	}
-}
-
-func TestTryOfAHeldLock(t *testing.T) {
-	path := lockPath(t)
-	m, other := newMutex(t, path), newMutex(t, path)
-	m.Lock()
-	defer m.Unlock()
-	for _, x := range []*FileRWMutex{m, other} {
 		var pathErr *fs.PathError
-		for op, err := range map[string]error{"lock": x.TryLockContext(t.Context()), "rlock": x.TryRLockContext(t.Context())} {
-			if !errors.Is(err, ErrLocked) || !errors.As(err, &pathErr) || pathErr.Path != path || pathErr.Op != op {
-				t.Errorf("%s: %v", op, err)
-			}
-		}
-		if x.TryLock() || x.TryRLock() {
-			t.Error("locked twice")
+		if !errors.Is(err, want) || !errors.As(err, &pathErr) || pathErr.Op != op || pathErr.Path != path {
+			t.Errorf("%v, want %s %s: %v", err, op, path, want)
 		}
 	}
-}
+	panics := func(call func()) (value any) {
+		defer func() { value = recover() }()
+		call()
+		return nil
+	}
+	for what, call := range map[string]func(){"Unlock of FileRWMutex not locked for writing": m.Unlock, "RUnlock of FileRWMutex not locked for reading": m.RUnlock} {
+		if text, _ := panics(call).(string); !strings.Contains(text, what) || !strings.Contains(text, path) {
+			t.Errorf("panic %q, want %q and the path", text, what)
+		}
+	}
+	other.Lock()
+	is(m.TryLockContext(t.Context()), "lock", ErrLocked)
+	is(m.TryRLockContext(t.Context()), "rlock", ErrLocked)
+	other.Unlock()
+	m.RLock()
+	is(m.Close(), "close", errInUse)
+	m.RUnlock()
 
-// The wait of a goroutine ends with its context and with no other, whoever of those who wait
-// on one object stands in the kernel's queue for them.
-func TestCancelledWaits(t *testing.T) {
-	for _, first := range []string{"LockContext", "RLockContext"} {
-		for _, second := range []string{"LockContext", "RLockContext"} {
-			t.Run(first+" then "+second, func(t *testing.T) {
-				path := lockPath(t)
-				holder, m := newMutex(t, path), newMutex(t, path)
-				holder.Lock()
-				ctx1, cancel1 := context.WithCancel(t.Context())
-				defer cancel1()
-				ctx2, cancel2 := context.WithTimeout(t.Context(), patience)
-				defer cancel2()
-				leader := start(func() error { return methods(m)[first](ctx1) })
-				waitFor(t, "one in the queue", func() bool { return queued(m) == 1 })
-				next := start(func() error { return methods(m)[second](ctx2) })
-				waitFor(t, "two in the queue", func() bool { return queued(m) == 2 })
-				pending(t, leader)
-				cancel1()
-				if err := finish(t, leader); err != context.Canceled {
-					t.Error(err)
-				}
-				pending(t, next)
-				holder.Unlock()
-				if err := finish(t, next); err != nil {
-					t.Fatal(err)
-				}
-				if second == "LockContext" {
-					m.Unlock()
-				} else {
-					m.RUnlock()
-				}
-				holder.Lock() // nothing is left of the cancelled wait
-				holder.Unlock()
-			})
-		}
+	must(t, m.Close())
+	is(m.Close(), "close", fs.ErrClosed)
+	is(m.LockContext(t.Context()), "lock", fs.ErrClosed)
+	is(m.RLockContext(t.Context()), "rlock", fs.ErrClosed)
+	for op, call := range map[string]func(){"lock": m.Lock, "rlock": m.RLock} {
+		err, _ := panics(call).(error)
+		is(err, op, fs.ErrClosed)
 	}
-	t.Run("not the leader", func(t *testing.T) {
-		path := lockPath(t)
-		holder, m := newMutex(t, path), newMutex(t, path)
-		holder.Lock()
-		leader := start(func() error { return m.LockContext(t.Context()) })
-		waitFor(t, "one in the queue", func() bool { return queued(m) == 1 })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		if err := m.LockContext(ctx); err != context.DeadlineExceeded {
-			t.Error(err)
-		}
-		pending(t, leader)
-		holder.Unlock()
-		finish(t, leader)
-		m.Unlock()
-	})
-	t.Run("behind readers of its own process", func(t *testing.T) {
-		m := newMutex(t, lockPath(t))
-		m.RLock()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		defer cancel()
-		writer := start(func() error { return m.LockContext(ctx) })
-		waitFor(t, "the writer waits", func() bool { return queued(m) == 1 })
-		reader := start(func() error { m.RLock(); return nil })
-		if err := finish(t, writer); err != context.DeadlineExceeded {
-			t.Error(err)
-		}
-		finish(t, reader) // lives on, and the writer does not stop it any more
-		m.RUnlock()
-		m.RUnlock()
-	})
-}
-
-// Cancels in two living processes at once do not disturb each other.
-func TestCancelsInTwoProcesses(t *testing.T) {
-	path := lockPath(t)
-	holder := newMutex(t, path)
-	holder.Lock()
-	defer holder.Unlock()
-	p, q := startLocker(t, path), startLocker(t, path)
-	for range 50 {
-		p.Say("lock")
-		q.Say("rlock")
-		time.Sleep(2 * time.Millisecond)
-		p.Say("cancel")
-		q.Say("cancel")
-		p.Expect("lock context canceled")
-		q.Expect("rlock context canceled")
-	}
-}
-
-// A cancel that races the grant never leaves the lock held, and never lets two in.
-func TestCancelRacesTheGrant(t *testing.T) {
-	path := lockPath(t)
-	m, other := newMutex(t, path), newMutex(t, path)
-	var holders atomic.Int32
-	won, lost := 0, 0
-	for i := range 400 {
-		other.Lock()
-		ctx, cancel := context.WithCancel(t.Context())
-		var waits []<-chan error
-		for range 2 {
-			waits = append(waits, start(func() error {
-				err := m.LockContext(ctx)
-				if err == nil {
-					if holders.Add(1) != 1 {
-						t.Error("two holders")
-					}
-					holders.Add(-1)
-					m.Unlock()
-				}
-				return err
-			}))
-		}
-		waitFor(t, "two in the queue", func() bool { return queued(m) == 2 })
-		if i%4 == 0 {
-			time.Sleep(time.Millisecond) // well into the kernel
-		}
-		go cancel()
-		other.Unlock()
-		for _, w := range waits {
-			switch err := finish(t, w); err {
-			case nil:
-				won++
-			case context.Canceled:
-				lost++
-			default:
-				t.Fatal(err)
-			}
-		}
-		if !other.TryLock() {
-			// The gate of a wait that just ended may have been seen a moment ago.
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			if err := other.LockContext(ctx); err != nil {
-				t.Fatal("left locked")
-			}
-			cancel()
-		}
-		other.Unlock()
-	}
-	t.Logf("%d won, %d lost", won, lost)
-}
-
-func TestStormOfCancels(t *testing.T) {
-	path := lockPath(t)
-	ms := []*FileRWMutex{newMutex(t, path), newMutex(t, path)}
-	inside := [2]int{} // readers and writers, guarded by mu
-	var mu sync.Mutex
-	enter := func(kind, d int) {
-		mu.Lock()
-		defer mu.Unlock()
-		if inside[kind] += d; inside[1] > 1 || inside[0] > 0 && inside[1] > 0 {
-			t.Error("readers and writers inside: ", inside)
-		}
-	}
-	hammer(t, 16, 150, func(i int) {
-		m := ms[i%2]
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Microsecond)
-		defer cancel()
-		if i%3 == 0 {
-			if m.LockContext(ctx) == nil {
-				enter(1, 1)
-				enter(1, -1)
-				m.Unlock()
-			}
-		} else if m.RLockContext(ctx) == nil {
-			enter(0, 1)
-			runtime.Gosched()
-			enter(0, -1)
-			m.RUnlock()
-		}
-	})
-	for _, m := range ms {
-		m.Lock()
-		m.Unlock()
-	}
-}
-
-func TestKilledHolderFreesTheLock(t *testing.T) {
-	for _, mode := range []string{"lock", "rlock"} {
-		t.Run(mode, func(t *testing.T) {
-			path := lockPath(t)
-			m, p, q := newMutex(t, path), startLocker(t, path), startLocker(t, path)
-			p.Ask(mode, mode+" ok")
-			q.Say("lock")
-			waiter := start(func() error { m.Lock(); return nil })
-			pending(t, waiter)
-			q.Kill() // who waits, perhaps before us
-			pending(t, waiter)
-			p.Kill()
-			finish(t, waiter)
-			m.Unlock()
-		})
+	if _, err := os.Stat(path); err != nil {
+		t.Error("Close has removed the file")
 	}
 }
 
@@ -556,7 +190,14 @@ func TestLockFileRemoved(t *testing.T) {
 			old, m, p := newMutex(t, path), newMutex(t, path), startLocker(t, path)
 			settle(m)
 			old.Lock()
-			waiter := start(func() error { m.Lock(); return nil })
+			waiter := start(func() error {
+				for {
+					// A poller may look just while there is no directory.
+					if err := m.LockContext(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+						return err
+					}
+				}
+			})
 			pending(t, waiter)
 			change(t, path)
 			p.Say("lock")
@@ -668,87 +309,6 @@ func TestMust(t *testing.T) {
 		}
 	}()
 	Must(1, fs.ErrInvalid)
-}
-
-func TestMisusePanicsAndHarmsNothing(t *testing.T) {
-	path := lockPath(t)
-	m, other := newMutex(t, path), newMutex(t, path)
-	panics := func(call func(), want string) {
-		t.Helper()
-		defer func() {
-			t.Helper()
-			if got, _ := recover().(string); !strings.Contains(got, want) || !strings.Contains(got, path) {
-				t.Errorf("panic %q, want %q and the path", got, want)
-			}
-		}()
-		call()
-	}
-	panics(m.Unlock, "Unlock of FileRWMutex not locked for writing")
-	panics(m.RUnlock, "RUnlock of FileRWMutex not locked for reading")
-	m.RLock()
-	panics(m.Unlock, "Unlock of FileRWMutex not locked for writing")
-	if other.TryLock() {
-		t.Error("the wrong Unlock has unlocked")
-	}
-	m.RUnlock()
-	m.Lock()
-	panics(m.RUnlock, "RUnlock of FileRWMutex not locked for reading")
-	if other.TryRLock() {
-		t.Error("the wrong RUnlock has unlocked")
-	}
-	m.Unlock()
-	if !other.TryLock() {
-		t.Fatal("left locked")
-	}
-	other.Unlock()
-}
-
-func TestClose(t *testing.T) {
-	path := lockPath(t)
-	m, err := NewFileRWMutex(path)
-	must(t, err)
-	other := newMutex(t, path)
-
-	for _, l := range []sync.Locker{m, m.RLocker()} {
-		l.Lock()
-		if err := m.Close(); err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("Close of a locked one: %v", err)
-		}
-		l.Unlock()
-	}
-	other.Lock()
-	waiter := start(func() error { m.Lock(); return nil })
-	waitFor(t, "one in the queue", func() bool { return queued(m) == 1 })
-	if err := m.Close(); err == nil {
-		t.Error("closed while waited for")
-	}
-	other.Unlock()
-	finish(t, waiter)
-	m.Unlock()
-
-	must(t, m.Close())
-	var pathErr *fs.PathError
-	if err := m.Close(); !errors.Is(err, fs.ErrClosed) || !errors.As(err, &pathErr) {
-		t.Errorf("second Close: %v", err)
-	}
-	for name, call := range methods(m) {
-		if err := call(t.Context()); !errors.Is(err, fs.ErrClosed) || !errors.As(err, &pathErr) || pathErr.Path != path {
-			t.Errorf("%s after Close: %v", name, err)
-		}
-	}
-	for name, call := range map[string]func(){"Lock": m.Lock, "RLock": m.RLock, "TryLock": func() { m.TryLock() }} {
-		func() {
-			defer func() {
-				if err, _ := recover().(error); !errors.Is(err, fs.ErrClosed) {
-					t.Errorf("%s after Close panicked with %v", name, err)
-				}
-			}()
-			call()
-		}()
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Error("Close has removed the file")
-	}
 }
 
 // Whoever stands at the gate is not overtaken: a writer by nobody, a reader not by writers.

@@ -46,7 +46,7 @@ import (
 // A semaphore of the name "dir/gpu" and size 4 uses the files
 //
 //	dir/gpu.00.lock … dir/gpu.03.lock  a flock(2) lock on each is one unit in use
-//	dir/gpu.gate.lock                  the size, as text; who uses the semaphore; who waits
+//	dir/gpu.gate.lock                  the size, as text; who uses the semaphore; who waits; who counts
 //	dir/gpu.queue.lock                 whose turn it is to wait for a unit: a [FileRWMutex]
 //
 // and, on other than Linux and Windows systems, two more with names that begin with that of the gate. They are
@@ -65,13 +65,14 @@ import (
 //
 // [the Go memory model]: https://go.dev/ref/mem
 type FileSemaphore struct {
-	name  string
-	abs   string // what the paths begin with
-	size  int64
-	opts  options
-	trace *tracer      // or nil
-	local bool         // the files are on a file system that answers at once
-	queue *FileRWMutex // held by the head, see below
+	name   string
+	abs    string // what the paths begin with
+	size   int64
+	opts   options
+	trace  *tracer      // or nil
+	local  bool         // the files are on a file system that answers at once
+	device uint64       // which file system that is
+	queue  *FileRWMutex // held by the head, see below
 
 	// mu guards what follows, where local is set; then it is held across system calls, but
 	// never while waiting. Elsewhere it is turn that does, since who waits for it must be able to give up.
@@ -80,7 +81,7 @@ type FileSemaphore struct {
 
 	closed  bool
 	used    int64   // units that callers have
-	held    []*slot // what is locked for them and for the head, the last to be released next
+	held    []*slot // what is locked: first for the head, so many as it has got, then for callers, the last to be released next
 	idle    []*slot // the others, most recently used last
 	head    *place  // the head, if it is of this process
 	marked  bool    // gate's waiting mark is set
@@ -95,12 +96,17 @@ type FileSemaphore struct {
 // name is the path that the names of its files begin with; a relative one is resolved now.
 //
 // A semaphore has one size. If somebody has it open with another one, in this
-// process or elsewhere, the error names both. If nobody has, the new size holds. NewFileSemaphore
-// does not wait for those who wait for units.
+// process or elsewhere, the error names both. If nobody has, the new size holds. It is written to the gate file, but
+// never over anything else than a size, or what a crash has left of one, nor to a file that has other names (hard
+// links). NewFileSemaphore does not wait for those who wait for units.
+//
+// Whoever may write to the gate file can have two sizes in use at once, by writing another one there. To take part, other
+// users need not, see [WithPerm].
 //
 // The error is an [*fs.PathError]. Among others it is returned if the size is negative (it matches
 // [fs.ErrInvalid]), or one of the files is not a regular one, can be opened neither for writing nor
-// for reading, or cannot be created. The slot files are opened when first needed.
+// for reading, or cannot be created, or if the gate file contains something else than a size. The slot files
+// are opened when first needed.
 func NewFileSemaphore(name string, size int64, opts ...Option) (*FileSemaphore, error) {
 	fail := func(err error) (*FileSemaphore, error) {
 		return nil, pathError(context.Background(), "open", name, err)
@@ -129,7 +135,7 @@ func NewFileSemaphore(name string, size int64, opts ...Option) (*FileSemaphore, 
 		s.gate.close()
 		return fail(err)
 	}
-	s.local = s.gate.local
+	s.local, s.device = s.gate.local, s.gate.device()
 	return s, nil
 }
 
@@ -159,13 +165,10 @@ func (s *FileSemaphore) Acquire(ctx context.Context, n int64) error {
 	}))
 }
 
-// acquireNow is tryAcquire with a context.
+// acquireNow is Acquire without waiting: otherwise ErrLocked.
 func (s *FileSemaphore) acquireNow(ctx context.Context, n int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
-	}
-	if s.local {
-		return s.tryAcquire(n)
 	}
 	err := s.exclusively(ctx, func() error { return s.pass(n) }, func(err error) {
 		if err == nil {
@@ -190,6 +193,16 @@ func (s *FileSemaphore) acquire(ctx context.Context, n int64) error {
 	err := ctx.Err()
 	if err == nil {
 		err = s.pass(n)
+	}
+	// Who only collects may be done in a moment; but no longer than others may be overlooked anyway. In line, one
+	// does not need the collect lock, but is seen to wait, and so keeps out others.
+	for times := 0; err == errCollecting && times < 20; times++ {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+		if err = ctx.Err(); err == nil {
+			err = s.pass(n)
+		}
 	}
 	if err != ErrLocked && err != errCollecting {
 		s.mu.Unlock()
@@ -240,11 +253,14 @@ func (s *FileSemaphore) acquireRemote(ctx context.Context, n int64) error {
 // TryAcquire tries to acquire n units and reports whether it succeeded. It fails if there are
 // not enough, and if anybody waits for units, in any process.
 //
-// For up to 50µs it may overlook who waits in another process. If somebody else who wants several units
-// is stopped while it counts them, it may fail although there are enough.
+// For up to 50µs it may overlook who waits in another process. It counts by looking at one slot after the other,
+// so it may fail if others acquire and release units meanwhile, although there are enough at any time. Others who
+// count it lets finish. If one of them is stopped just then, it fails after less than 100ms; and where
+// the file system is not known to be local (see the package comment), it does not know of those who may only read the gate file.
 //
-// It panics if n is negative, with an [*fs.PathError] in the rare case that the system
-// refuses, and if s is closed. Like Release and Close, it waits for a file system that does not answer.
+// It panics if n is negative, if s is closed, and with an [*fs.PathError] in the rare case that the system
+// refuses: also if the directory was removed or renamed, so that the files cannot be created anew.
+// Like Release and Close, it waits for a file system that does not answer.
 func (s *FileSemaphore) TryAcquire(n int64) bool {
 	if n < 0 {
 		panic("interlock: FileSemaphore.TryAcquire of a negative number of units")
@@ -263,15 +279,21 @@ func (s *FileSemaphore) TryAcquire(n int64) bool {
 
 // tryAcquire returns ErrLocked if the units are not to be had.
 func (s *FileSemaphore) tryAcquire(n int64) error {
-	const patience = 2 * time.Millisecond // to take or leave what one collects takes far less
-	for begin := clock(); ; runtime.Gosched() {
+	// To take or leave what one collects takes microseconds; but whoever does so may lose its processor meanwhile, or be
+	// stopped. How long to look again is not measured by the clock, since one may lose one's own.
+	const quick, slow = 100, 60
+	for times := 1; ; times++ {
 		s.lock()
 		err := s.pass(n)
 		s.unlock()
-		if err != errCollecting {
+		switch {
+		case err != errCollecting:
 			return err
-		}
-		if clock()-begin > patience {
+		case times <= quick:
+			runtime.Gosched()
+		case times <= quick+slow:
+			time.Sleep(jitter(time.Millisecond))
+		default:
 			return ErrLocked
 		}
 	}
@@ -354,7 +376,7 @@ func (s *FileSemaphore) exclusively(ctx context.Context, call func() error, aban
 	}
 	var result error
 	made := false
-	err := callFS(ctx, func() error {
+	err := callFS(ctx, s.device, func() error {
 		made = true
 		result = call()
 		return result
@@ -401,10 +423,20 @@ func (s *FileSemaphore) pass(n int64) error {
 			return errCollecting
 		}
 		if err == nil { // or else, without the right to, we do without
-			defer s.gate.collect.leaveGate()
+			defer s.leaveRole(&s.gate.collect)
 		}
 	}
 	got, err := s.take(n, now)
+	if n == 1 && got == 0 && err == nil {
+		// Perhaps somebody has it who collects, and in vain: look once more while nobody does.
+		switch s.gate.collect.tryGate(shared) {
+		case ErrLocked:
+			return errCollecting
+		case nil:
+			got, err = s.take(n, now)
+			s.leaveRole(&s.gate.collect)
+		}
+	}
 	if got == n {
 		s.used += n
 		return nil
@@ -412,9 +444,6 @@ func (s *FileSemaphore) pass(n int64) error {
 	s.putBack(got, err)
 	if err == nil {
 		err = ErrLocked
-		if n == 1 && s.gate.collect.gateTaken(exclusive) {
-			err = errCollecting
-		}
 	}
 	return err
 }
@@ -426,6 +455,15 @@ func (s *FileSemaphore) checkGate(now time.Duration) error {
 	if err != errStale {
 		return err
 	}
+	return s.renewGate()
+}
+
+// leaveRole gives up a lock of the gate, and reports whether it could.
+func (s *FileSemaphore) leaveRole(role *handle) bool {
+	return role.leaveGate() == nil || s.renewGate() == nil // which gives it up by closing the old gate
+}
+
+func (s *FileSemaphore) renewGate() error {
 	gate, err := openSemGate(s.gate.path, s.size, s.opts.perm, 1)
 	if errors.Is(err, ErrLocked) || errors.Is(err, errStale) {
 		return ErrLocked

@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -163,10 +165,22 @@ func TestSemaphoreCancelsLeaveNothingBehind(t *testing.T) {
 		})
 	}
 	storm() // which opens what is kept
-	fds, goroutines := descriptors(t, "self"), runtime.NumGoroutine()
+	fds, goroutines, threads := descriptors(t, "self"), runtime.NumGoroutine(), threadCount(t, "self")
 	storm()
 	waitFor(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
 	waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds })
+	if n := threadCount(t, "self"); n > threads+10 { // the runtime keeps its threads, but needs no more for more cancels
+		t.Errorf("%d threads, were %d", n, threads)
+	}
+	waitFor(t, "nobody waits, and two use it", func() bool {
+		uses := kernelLocks(t, name+".gate.lock")
+		for _, l := range uses {
+			if !strings.HasSuffix(l, fmt.Sprintf("%d %[1]d", int64(gateByte+1))) {
+				return false
+			}
+		}
+		return len(uses) == 2 && len(kernelLocks(t, name+".queue.lock")) == 0
+	})
 	wantTry(t, s, 1, true)
 	s.Release(1)
 	holder.Release(2)
@@ -251,9 +265,9 @@ func TestWaitingForUnitsTakesFewThreadsAndNoCPU(t *testing.T) {
 	for i, p := range ps {
 		n := switches(t, strconv.Itoa(p.Pid())) - before[i]
 		if n > 5 {
-			heads++ // looks every 100 ms for who does not close, which takes the runtime several each
+			heads++ // looks every 100 ms for who does not close, which takes the runtime several each, and on a busy machine many
 		}
-		if n > 1000 {
+		if n > 5000 { // who is woken by nothing but short pauses needs ten times as many
 			t.Errorf("%d wake-ups in 2 s of waiting", n)
 		}
 	}
@@ -391,7 +405,7 @@ func TestSemaphoreOfAnotherUser(t *testing.T) {
 func TestPortalockersSemaphoreSharesTheLimit(t *testing.T) {
 	name := semName(t)
 	p := portalocker.Start(t)
-	acquire, try := "acquire "+name+" 2", "tryacquire "+name+" 2"
+	acquire, try := "acquire "+name+" 2", "acquire "+name+" 2 0"
 	s := newSemaphore(t, name, 2)
 	p.Ask(acquire, "ok")
 	wantTry(t, s, 2, false)
@@ -568,6 +582,9 @@ func TestSemaphoreWithRightsGivenUp(t *testing.T) {
 // Who waits for units of its own process only, sleeps.
 func TestWaitingForOnesOwnProcess(t *testing.T) {
 	s := newSemaphore(t, semName(t), 1)
+	if s.local && !s.queue.file.marked {
+		t.Skip("a look leaves nothing behind here")
+	}
 	wantTry(t, s, 1, true)
 	w := acquiring(t.Context(), s, 1)
 	becomesHead(t, s)

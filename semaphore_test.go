@@ -9,15 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/interlock-go/interlock/internal/proc"
 	"github.com/interlock-go/interlock/internal/wine"
 )
 
@@ -41,24 +38,11 @@ func acquirer(args []string) {
 			}
 		case "release":
 			s.Release(n)
-		// light acquires and releases one unit again and again, until cancelled.
-		case "light":
-			for ctx.Err() == nil {
-				if s.Acquire(ctx, 1) == nil {
-					time.Sleep(time.Millisecond)
-					s.Release(1)
-				}
-			}
 		case "close":
 			return s.Close()
 		}
 		return nil
 	})
-}
-
-func startAcquirer(t testing.TB, name string, size int64) *proc.Process {
-	t.Helper()
-	return startServer(t, "acquirer", name, fmt.Sprint(size))
 }
 
 func semName(t testing.TB) string { return filepath.Join(tempDir(t), "sem") }
@@ -107,245 +91,6 @@ func wantTry(t testing.TB, s *FileSemaphore, n int64, want bool) {
 	}
 }
 
-func TestSemaphoreTryAcquire(t *testing.T) {
-	name := semName(t)
-	a, b := newSemaphore(t, name, 3), newSemaphore(t, name, 3)
-	wantTry(t, a, 4, false)
-	wantTry(t, a, 3, true)
-	wantTry(t, b, 1, false)
-	wantTry(t, b, 0, true)
-	a.Release(1)
-	wantTry(t, b, 2, false)
-	wantTry(t, b, 1, true) // nothing is left of the two
-	wantTry(t, a, 1, false)
-	a.Release(2)
-	b.Release(1)
-	wantTry(t, b, 2, true)
-	wantTry(t, b, 1, true)
-	b.Release(3)
-	a.Release(0)
-	if a.Size() != 3 {
-		t.Error(a.Size())
-	}
-}
-
-func TestSemaphoreOfSizeZero(t *testing.T) {
-	s := newSemaphore(t, semName(t), 0)
-	wantTry(t, s, 0, true)
-	wantTry(t, s, 1, false)
-	must(t, s.Acquire(t.Context(), 0))
-	s.Release(0)
-	ctx, cancel := context.WithTimeout(t.Context(), moment)
-	defer cancel()
-	if err := s.Acquire(ctx, 1); err != context.DeadlineExceeded {
-		t.Error(err)
-	}
-}
-
-func TestSemaphoreDoneContext(t *testing.T) {
-	s := newSemaphore(t, semName(t), 3)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, n := range []int64{0, 1, 3, 4} {
-		if err := s.Acquire(ctx, n); err != context.Canceled {
-			t.Errorf("%d: %v", n, err)
-		}
-	}
-	wantTry(t, s, 3, true)
-	s.Release(3)
-}
-
-func TestWhoWantsMoreThanTheSizeHoldsUpNobody(t *testing.T) {
-	name := semName(t)
-	s := newSemaphore(t, name, 2)
-	ctx, cancel := context.WithCancel(t.Context())
-	doomed := acquiring(ctx, s, 3)
-	pending(t, doomed)
-	must(t, s.Acquire(t.Context(), 2))
-	wantTry(t, s, 1, false)
-	s.Release(2)
-	p := startAcquirer(t, name, 2)
-	p.Ask("try 2", "try 2 ok")
-	p.Ask("release 2", "release 2 ok")
-	cancel()
-	if err := finish(t, doomed); err != context.Canceled {
-		t.Error(err)
-	}
-}
-
-func TestSemaphoreMisusePanicsAndHarmsNothing(t *testing.T) {
-	name := semName(t)
-	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
-	wantTry(t, other, 1, true) // not to be released by s
-	wantTry(t, s, 1, true)
-	for what, f := range map[string]func(){
-		"Acquire(-1)":    func() { s.Acquire(t.Context(), -1) },
-		"TryAcquire(-1)": func() { s.TryAcquire(-1) },
-		"Release(-1)":    func() { s.Release(-1) },
-		"Release(2)":     func() { s.Release(2) },
-	} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("no panic: " + what)
-				}
-			}()
-			f()
-		}()
-	}
-	wantTry(t, s, 1, false)
-	s.Release(1)
-	other.Release(1)
-	wantTry(t, s, 2, true)
-	s.Release(2)
-}
-
-func TestSemaphoreOrderInOneProcess(t *testing.T) {
-	s := newSemaphore(t, semName(t), 2)
-	must(t, s.Acquire(t.Context(), 2))
-	var mu sync.Mutex
-	var order []int
-	var wg sync.WaitGroup
-	for i := range 20 {
-		wg.Go(func() {
-			must(t, s.Acquire(t.Context(), 2))
-			mu.Lock()
-			order = append(order, i)
-			mu.Unlock()
-			s.Release(2)
-		})
-		lineHas(t, s, int64(i+1))
-	}
-	s.Release(2)
-	wg.Wait()
-	if !slices.IsSorted(order) {
-		t.Error(order)
-	}
-}
-
-// A heavy waiter is not overtaken by light ones for ever.
-func TestHeavyWaiterIsNotStarved(t *testing.T) {
-	name := semName(t)
-	s := newSemaphore(t, name, 3)
-	var ps []*proc.Process
-	for range 2 {
-		p := startAcquirer(t, name, 3)
-		for range 4 {
-			p.Say("light")
-		}
-		ps = append(ps, p)
-	}
-	for range 20 {
-		must(t, finish(t, acquiring(t.Context(), s, 3)))
-		s.Release(3)
-	}
-	for _, p := range ps {
-		p.Say("cancel")
-		for range 4 {
-			p.Expect("light ok")
-		}
-	}
-}
-
-// A process in which somebody waits at any time lets others have their turn.
-func TestBusyLineLetsOtherProcessesIn(t *testing.T) {
-	name := semName(t)
-	s := newSemaphore(t, name, 1)
-	p := startAcquirer(t, name, 1)
-	for range 8 {
-		p.Say("light")
-	}
-	for range 20 {
-		must(t, finish(t, acquiring(t.Context(), s, 1)))
-		time.Sleep(time.Millisecond)
-		s.Release(1)
-	}
-	p.Say("cancel")
-	for range 8 {
-		p.Expect("light ok")
-	}
-}
-
-func TestCancelledAcquireFreesAllItHad(t *testing.T) {
-	name := semName(t)
-	s, other := newSemaphore(t, name, 3), newSemaphore(t, name, 3)
-	wantTry(t, s, 1, true)
-	ctx, cancel := context.WithCancel(t.Context())
-	heavy := acquiring(ctx, s, 3) // which has two of them soon
-	becomesHead(t, s)
-	light := acquiring(t.Context(), other, 2)
-	lineHas(t, other, 1)
-	pending(t, light)
-	cancel()
-	if err := finish(t, heavy); err != context.Canceled {
-		t.Error(err)
-	}
-	must(t, finish(t, light))
-	other.Release(2)
-	s.Release(1)
-	wantTry(t, s, 3, true)
-	s.Release(3)
-}
-
-// Cancelled one and all, in line, as the first, and as the head.
-func TestCancelledWaitersLeaveTheLine(t *testing.T) {
-	name := semName(t)
-	holder, s := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
-	wantTry(t, holder, 2, true)
-	for _, cancelled := range []int{0, 1, 2} {
-		var waiters []<-chan error
-		var cancels []context.CancelFunc
-		for i := range 3 {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			cancels = append(cancels, cancel)
-			waiters = append(waiters, acquiring(ctx, s, 1))
-			lineHas(t, s, int64(i+1))
-		}
-		becomesHead(t, s)
-		cancels[cancelled]()
-		if err := finish(t, waiters[cancelled]); err != context.Canceled {
-			t.Error(err)
-		}
-		holder.Release(2)
-		for i, w := range waiters {
-			if i != cancelled {
-				must(t, finish(t, w))
-			}
-		}
-		s.Release(2)
-		must(t, holder.Acquire(t.Context(), 2))
-	}
-	holder.Release(2)
-}
-
-// What is acquired and cancelled in the same instant is either had or not.
-func TestCancelRacesTheRelease(t *testing.T) {
-	name := semName(t)
-	holder, s := newSemaphore(t, name, 3), newSemaphore(t, name, 3)
-	for i := range 300 {
-		from := holder
-		if i%2 == 0 {
-			from = s
-		}
-		must(t, from.Acquire(t.Context(), 2))
-		ctx, cancel := context.WithCancel(t.Context())
-		w := acquiring(ctx, s, 3)
-		if i%3 == 0 {
-			lineHas(t, s, 1)
-		}
-		go cancel()
-		from.Release(2)
-		if err := finish(t, w); err == nil {
-			s.Release(3)
-		} else if err != context.Canceled {
-			t.Fatal(err)
-		}
-		wantTry(t, s, 3, true)
-		s.Release(3)
-	}
-}
-
 // Who waits behind a head that gives up, and needs nothing, takes nothing from those behind.
 func TestWhoNeedsNothingBehindACancelledHead(t *testing.T) {
 	s := newSemaphore(t, semName(t), 2)
@@ -372,133 +117,49 @@ func TestWhoNeedsNothingBehindACancelledHead(t *testing.T) {
 	}
 }
 
-// Goroutines on several objects acquire at random, with contexts that end and without, all weights, and
-// none is left behind.
-func TestSemaphoreStorm(t *testing.T) {
-	const size = 3
-	name := semName(t)
-	sems := []*FileSemaphore{newSemaphore(t, name, size), newSemaphore(t, name, size), newSemaphore(t, name, size)}
-	var inUse atomic.Int64
-	storm := start(func() error {
-		hammer(t, 12, 250, func(int) {
-			s, n := sems[rand.N(len(sems))], rand.Int64N(size+1)
-			ctx, cancel := t.Context(), func() {}
-			if rand.N(2) == 0 {
-				ctx, cancel = context.WithTimeout(ctx, rand.N(3*time.Millisecond))
-			}
-			defer cancel()
-			if rand.N(8) == 0 {
-				if !s.TryAcquire(n) {
-					return
-				}
-			} else if err := s.Acquire(ctx, n); err == context.DeadlineExceeded {
-				return
-			} else if err != nil {
-				t.Error(err)
-				return
-			}
-			if inUse.Add(n) > size {
-				t.Error("too many units in use")
-			}
-			if rand.N(2) == 0 {
-				time.Sleep(rand.N(300 * time.Microsecond))
-			}
-			inUse.Add(-n)
-			s.Release(n)
-		})
-		return nil
-	})
-	must(t, finish(t, storm))
-	for _, s := range sems {
-		wantTry(t, s, size, true)
-		s.Release(size)
-	}
-}
-
-func TestKilledProcessFreesItsUnits(t *testing.T) {
-	name := semName(t)
-	s := newSemaphore(t, name, 5)
-	a, b := startAcquirer(t, name, 5), startAcquirer(t, name, 5)
-	a.Ask("acquire 2", "acquire 2 ok")
-	b.Ask("acquire 1", "acquire 1 ok")
-	wantTry(t, s, 1, true)
-	three := acquiring(t.Context(), s, 3)
-	pending(t, three)
-	a.Kill()
-	must(t, finish(t, three))
-	wantTry(t, s, 1, false) // exactly its units
-	s.Release(4)
-	b.Ask("release 1", "release 1 ok")
-}
-
-func TestKilledHeadOfTheQueue(t *testing.T) {
-	name := semName(t)
-	s := newSemaphore(t, name, 3)
-	wantTry(t, s, 2, true)
-	p := startAcquirer(t, name, 3)
-	p.Say("acquire 3") // and takes one
-	waitFor(t, "a head", func() bool {
-		s.lock()
-		defer s.unlock()
-		return s.gate.waiting.gateTaken(exclusive)
-	})
-	w := acquiring(t.Context(), s, 1)
-	pending(t, w)
-	p.Kill()
-	must(t, finish(t, w))
-	s.Release(3)
-}
-
 func TestSizeIsOneForAll(t *testing.T) {
 	name := semName(t)
-	s := newSemaphore(t, name, 4)
-	refused := func(size int64) {
-		t.Helper()
-		_, err := NewFileSemaphore(name, size)
-		var pathErr *fs.PathError
-		if !errors.As(err, &pathErr) || !strings.Contains(err.Error(), "size 4") || !strings.Contains(err.Error(), fmt.Sprint("size ", size)) {
-			t.Errorf("%d: %v", size, err)
-		}
+	newSemaphore(t, name, 4)
+	s, err := NewFileSemaphore(name, 3)
+	var pathErr *fs.PathError
+	if s != nil || !errors.As(err, &pathErr) || pathErr.Path != name+".gate.lock" {
+		t.Error(err)
 	}
-	refused(3)
-	refused(14)
-	p := proc.Start("acquirer", name, "5")
-	defer p.Kill()
-	if line, _ := p.Line(patience); !strings.Contains(line, "size 4") {
-		t.Error(line)
-	}
-	// Also while somebody waits, and without waiting for that.
-	must(t, s.Acquire(t.Context(), 4))
-	w := acquiring(t.Context(), s, 1)
-	becomesHead(t, s)
-	refused(0)
-	must(t, newSemaphore(t, name, 4).gate.current(clock()))
-	s.Release(4)
-	must(t, finish(t, w))
-	s.Release(1)
 }
 
+// Also if it is a big one, or the file was left torn by a crash, or empty, or as zeros.
 func TestNewSizeHoldsOnceNobodyUsesTheOld(t *testing.T) {
 	name := semName(t)
-	for _, size := range []int64{4, 3, 12, 1, 0, 1 << 62} {
+	for size, left := range map[int64]string{4: "", 1 << 62: "1", 12: "", 3: "461    8  \n", 5: strings.Repeat("\x00", 20), 6: "12\x00\x00"} {
 		s, err := NewFileSemaphore(name, size)
 		must(t, err)
-		if size > 0 {
-			wantTry(t, s, 1, true)
-			s.Release(1)
-		}
+		wantTry(t, s, 1, true)
+		s.Release(1)
 		must(t, s.Close())
+		must(t, os.WriteFile(name+".gate.lock", []byte(left), 0o600))
 	}
-	p := startAcquirer(t, name, 7)
-	p.Ask("acquire 7", "acquire 7 ok")
-	p.Kill()
-	s := newSemaphore(t, name, 2)
-	wantTry(t, s, 2, true)
-	s.Release(2)
-	// Whatever the file says.
-	other := semName(t)
-	must(t, os.WriteFile(other+".gate.lock", []byte("something else\n"), 0o600))
-	newSemaphore(t, other, 2)
+}
+
+// Under its other names, a file is somebody else's.
+func TestNewSizeIsNotWrittenToAFileWithOtherNames(t *testing.T) {
+	name := semName(t)
+	other := filepath.Join(filepath.Dir(name), "other")
+	const size = "4                  \n"
+	must(t, os.WriteFile(other, []byte(size), 0o600))
+	if err := os.Link(other, name+".gate.lock"); err != nil {
+		t.Skip(err)
+	}
+	_, err := NewFileSemaphore(name, 3)
+	var pathErr *fs.PathError
+	if !errors.As(err, &pathErr) || pathErr.Path != name+".gate.lock" || !strings.Contains(err.Error(), "has other names") {
+		t.Error(err)
+	}
+	if data := Must(os.ReadFile(other)); string(data) != size {
+		t.Errorf("%q", data)
+	}
+	must(t, Must(NewFileSemaphore(name, 4)).Close()) // for which nothing need be written
+	must(t, os.Remove(other))                        // which nobody has open
+	newSemaphore(t, name, 3)
 }
 
 // Many that come with different sizes at once: at any time, those who have it have it with one.
@@ -616,39 +277,29 @@ func TestSizeChangesUnderneath(t *testing.T) {
 	s.Release(1)
 }
 
-func TestSemaphoreClose(t *testing.T) {
+// What package locktest does not say of errors.
+func TestSemaphoreErrorsNameIt(t *testing.T) {
 	name := semName(t)
 	s, err := NewFileSemaphore(name, 1)
 	must(t, err)
-	wantTry(t, s, 1, true)
-	if err := s.Close(); !errors.Is(err, errInUse) {
-		t.Error(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	w := acquiring(ctx, s, 1)
-	becomesHead(t, s)
-	s.used-- // as if only waited for
-	if err := s.Close(); !errors.Is(err, errInUse) {
-		t.Error(err)
-	}
-	s.used++
-	cancel()
-	finish(t, w)
-	s.Release(1)
-	must(t, s.Close())
-	for what, err := range map[string]error{"Close": s.Close(), "Acquire": s.Acquire(t.Context(), 1)} {
-		if !errors.Is(err, fs.ErrClosed) || !strings.Contains(err.Error(), name) {
-			t.Error(what, err)
+	is := func(err, want error) {
+		t.Helper()
+		var pathErr *fs.PathError
+		if !errors.Is(err, want) || !errors.As(err, &pathErr) || pathErr.Path != name {
+			t.Errorf("%v, want %s: %v", err, name, want)
 		}
 	}
-	func() {
-		defer func() {
-			if err, _ := recover().(error); !errors.Is(err, fs.ErrClosed) {
-				t.Error(err)
-			}
-		}()
-		s.TryAcquire(1)
+	wantTry(t, s, 1, true)
+	is(s.Close(), errInUse)
+	s.Release(1)
+	must(t, s.Close())
+	is(s.Close(), fs.ErrClosed)
+	is(s.Acquire(t.Context(), 1), fs.ErrClosed)
+	defer func() {
+		err, _ := recover().(error)
+		is(err, fs.ErrClosed)
 	}()
+	s.TryAcquire(1)
 }
 
 func TestSemaphoreRefuses(t *testing.T) {
@@ -687,25 +338,6 @@ func TestSemaphoreRefuses(t *testing.T) {
 	}
 	if _, err := NewFileSemaphore(in("perm"), 1, WithPerm(fs.ModeSetuid)); !errors.Is(err, fs.ErrInvalid) {
 		t.Error(err)
-	}
-}
-
-// Units give the happens-before edge, between objects too: the race detector watches.
-func TestUnitsOrderMemory(t *testing.T) {
-	name := semName(t)
-	sems := []*FileSemaphore{newSemaphore(t, name, 1), newSemaphore(t, name, 1)}
-	n := 0
-	hammer(t, 4, 50, func(i int) {
-		s := sems[i%2]
-		if err := s.Acquire(t.Context(), 1); err != nil {
-			t.Error(err)
-			return
-		}
-		n++
-		s.Release(1)
-	})
-	if n != 200 {
-		t.Error(n)
 	}
 }
 

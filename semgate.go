@@ -1,6 +1,8 @@
 package interlock
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -9,14 +11,16 @@ import (
 )
 
 // A semGate is the open gate file of a semaphore. It holds the size, as text, and three
-// locks, which are not flock(2) locks of the file, and which do not disturb each other:
+// locks, which do not disturb each other:
 //
 //	use      (of the embedded handle) shared, by everybody for as long as they have the
 //	         semaphore open; exclusive, for as long as it takes to change the size
 //	waiting  shared, by a head of the queue: the mark that somebody waits
-//	collect  exclusive, by who collects several units in passing
+//	collect  exclusive, by who collects several units in passing; shared, by who looks whether
+//	         there is one
 //
-// Who may only read the file cannot change the size, nor take the collect lock.
+// Who may only read the file cannot change the size, nor, on Linux where the file system is not known to be local,
+// take the collect lock. Who may write to it can do so at any time, since the use lock binds only those who ask for it.
 type semGate struct {
 	*lockFile
 	waiting, collect handle
@@ -29,13 +33,15 @@ func openSemGate(path string, size int64, perm fs.FileMode, misses int) (*semGat
 	// one miss proves nothing.
 	const sizeMisses = 5
 	pause := 100 * time.Microsecond
+	begin := time.Now()
 	for miss := 1; ; miss++ {
 		g, err := tryOpenSemGate(path, size, perm)
 		if err == nil {
 			return g, nil
 		}
 		_, isSize := err.(*sizeError)
-		if isSize && miss >= sizeMisses || !isSize && (err != ErrLocked && err != errStale || miss >= misses) {
+		passes := err == ErrLocked || err == errStale || leased(err) && time.Since(begin) < leasePatience
+		if isSize && miss >= sizeMisses || !isSize && (!passes || miss >= misses) {
 			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 		}
 		time.Sleep(jitter(pause))
@@ -86,9 +92,21 @@ func (g *semGate) use(size int64) error {
 	return err
 }
 
-// setSize turns an exclusive use lock to a shared one, with the size set.
+// setSize turns an exclusive use lock to a shared one, with the size set. It writes over nothing but
+// a size and what can be left of one: who may write to the directory can have put any file here.
 func (g *semGate) setSize(size int64) error {
-	if is, err := g.readSize(); err != nil || is != size {
+	is, err := g.readSize()
+	if err != nil {
+		return err
+	}
+	if is != size {
+		id, err := g.identity()
+		if err != nil {
+			return err
+		}
+		if id.links > 1 {
+			return errLinked
+		}
 		// Of a fixed length, so that it needs no more room than there was for the one before.
 		if err := g.writeAt(fmt.Appendf(nil, "%-*d\n", sizeLen-1, size)); err != nil {
 			return err
@@ -100,19 +118,27 @@ func (g *semGate) setSize(size int64) error {
 // sizeLen is the length of a size in the file, with a newline.
 const sizeLen = 20
 
-// noSize is a size that no semaphore has.
+// noSize is a size that no semaphore has: there was a crash before there was a size, or a power failure since.
 const noSize = -1
 
-// readSize returns the size that is in the file.
+var (
+	errNotSize = errors.New("contains something else than a semaphore's size")
+	errLinked  = errors.New("has other names (hard links), under which a semaphore's size would be written to it too")
+)
+
+// readSize returns the size that is in the file, noSize if there is only what can be left of one, or errNotSize.
 func (g *semGate) readSize() (int64, error) {
-	buf := make([]byte, sizeLen)
+	buf := make([]byte, sizeLen+1)
 	n, err := g.readAt(buf)
 	if err != nil {
 		return noSize, err
 	}
+	if n > sizeLen || len(bytes.Trim(buf[:n], "0123456789 \n\x00")) > 0 {
+		return noSize, errNotSize
+	}
 	size, err := strconv.ParseInt(strings.TrimSpace(string(buf[:n])), 10, 64)
 	if err != nil {
-		return noSize, nil // empty, as after a crash, or not ours
+		return noSize, nil
 	}
 	return size, nil
 }

@@ -3,6 +3,7 @@ package interlock
 import (
 	"container/list"
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,7 +13,8 @@ import (
 //
 //	passing  nobody waits here, and as far as we know nobody waits elsewhere: it takes what it needs
 //	         if there is enough. Several units it takes under the gate's collect lock, or
-//	         two who need two each could find one each and both give up.
+//	         two who need two each could find one each and both give up. One unit it takes without,
+//	         which is quicker; but under that lock, shared, it finds out that there is none.
 //	inLine   otherwise. One who joins holds mu (or turn) since it failed to pass, so that none
 //	         passes before it.
 //	first    of the line of its process: it waits for the queue lock.
@@ -50,6 +52,7 @@ type place struct {
 	checked bool     // the gate was at its path before the last sleep
 	ours    bool     // all slots are held by this process, which will wake it
 	watcher *watcher // what it sleeps by, or nil
+	alarm   *alarm   // what wakes it then; of its own from then on
 
 	pause time.Duration // how long it sleeps at most
 }
@@ -64,8 +67,8 @@ func (p *place) notify() {
 // rouse is notify for a head, who may sleep by the watcher.
 func (p *place) rouse() {
 	p.notify()
-	if p.watcher != nil {
-		p.watcher.wake()
+	if p.alarm != nil {
+		p.alarm.wake()
 	}
 }
 
@@ -137,6 +140,7 @@ func (l *line) becomes(p *place, state placeState) {
 
 // waitInLine waits until p has its units. It leaves the line, whatever comes.
 func (s *FileSemaphore) waitInLine(ctx context.Context, p *place) error {
+	defer func() { p.alarm.close() }()
 	for {
 		switch s.line.state(p) {
 		case inLine:
@@ -173,7 +177,7 @@ func (s *FileSemaphore) waitInLine(ctx context.Context, p *place) error {
 // because there can be programs that give up a lock without closing the file.
 const shortestPause = 20 * time.Microsecond
 
-var longestPause = 100 * time.Millisecond // but for tests
+var longestPause, pauseGrowth = 100 * time.Millisecond, time.Duration(2) // but for tests
 
 // waitAsHead waits until p, the head, is granted its units, or has to begin anew as the first.
 // After an error it is gone.
@@ -241,16 +245,40 @@ func (s *FileSemaphore) undo(call func()) {
 // serve grants the head its units if it has them, and makes the next in line the head, and so on.
 func (s *FileSemaphore) serve() {
 	for p := s.head; p != nil && p.got == p.need; p = s.head {
+		if s.dropStale(p) {
+			p.rouse() // to collect others
+			return
+		}
 		s.used += p.need
 		s.passOn(p, granted)
 		p.rouse()
 	}
 }
 
+// dropStale closes the slots of p, the head, that are not at their paths any more, and reports whether
+// there were any. Otherwise p would be granted units beside those that others can have at the paths, which is for
+// those only who had theirs before.
+func (s *FileSemaphore) dropStale(p *place) bool {
+	if p.need <= 1 { // then it has just been looked at
+		return false
+	}
+	now := clock()
+	for i := p.got - 1; i >= 0; i-- {
+		if sl := s.held[i]; sl.file.current(now) != nil {
+			s.held = slices.Delete(s.held, int(i), int(i+1))
+			p.got--
+			sl.close()
+			s.idle = append(s.idle, sl)
+		}
+	}
+	return p.got < p.need
+}
+
 // abdicate frees what p has, who is the head and gives up. After errStale it is the first of the line
 // again.
 func (s *FileSemaphore) abdicate(p *place, err error) {
 	s.head = nil
+	s.held = slices.Concat(s.held[p.got:], s.held[:p.got]) // so that what is freed is its own
 	s.putBack(p.got, err)
 	p.got = 0
 	if err == errStale {
@@ -285,8 +313,7 @@ func (s *FileSemaphore) queueWanted() bool {
 // leaveQueue lets the head of another process in, or that of this one who is to come.
 func (s *FileSemaphore) leaveQueue() {
 	if s.marked {
-		s.gate.waiting.leaveGate()
-		s.marked = false
+		s.marked = !s.leaveRole(&s.gate.waiting)
 	}
 	s.queue.Unlock()
 }
@@ -309,9 +336,11 @@ func (s *FileSemaphore) collect(p *place) error {
 		if s.local && s.watcher == nil {
 			s.watcher, _ = newWatcher() // or else it polls
 		}
+		if s.watcher != nil {
+			s.watcher.forget()
+		}
 		p.watches = false
-		got, err := s.take(p.need-p.got, now)
-		p.got += got
+		_, err := s.take(p.need-p.got, now)
 		if err != nil {
 			return err
 		}
@@ -336,7 +365,12 @@ func (s *FileSemaphore) collect(p *place) error {
 		if gate == s.gate {
 			p.watcher, p.ours = nil, len(s.idle) == 0
 			if s.marked && s.watched() {
-				p.watcher = s.watcher
+				if p.alarm == nil {
+					p.alarm, _ = newAlarm()
+				}
+				if p.alarm != nil {
+					p.watcher = s.watcher
+				}
 			}
 			return ErrLocked
 		}
@@ -364,11 +398,11 @@ func (s *FileSemaphore) watch(sl *slot) {
 func (s *FileSemaphore) sleep(ctx context.Context, p *place) {
 	if w := p.watcher; w != nil && waits.TryAcquire(1) {
 		defer waits.Release(1)
-		defer context.AfterFunc(ctx, w.wake)()
-		if w.wait(p.pause) {
+		defer context.AfterFunc(ctx, p.alarm.wake)()
+		if p.alarm.wait(w, p.pause) {
 			p.pause = shortestPause
 		} else {
-			p.pause = min(2*p.pause, longestPause)
+			p.pause = min(pauseGrowth*p.pause, longestPause)
 		}
 		return
 	}

@@ -28,7 +28,7 @@ func (s *FileSemaphore) take(n int64, now time.Duration) (got int64, err error) 
 		switch err := s.lockSlot(sl, now); err {
 		case nil:
 			s.idle = slices.Delete(s.idle, i, i+1)
-			s.held = append(s.held, sl)
+			s.hold(sl)
 			got++
 		case ErrLocked:
 		default:
@@ -39,7 +39,7 @@ func (s *FileSemaphore) take(n int64, now time.Duration) (got int64, err error) 
 		sl := &slot{k: int64(len(s.idle) + len(s.held))}
 		switch err := s.lockSlot(sl, now); err {
 		case nil:
-			s.held = append(s.held, sl)
+			s.hold(sl)
 			got++
 		case ErrLocked:
 			s.idle = slices.Insert(s.idle, 0, sl)
@@ -51,12 +51,27 @@ func (s *FileSemaphore) take(n int64, now time.Duration) (got int64, err error) 
 	return got, nil
 }
 
+// hold adds a slot, which is locked, to those of the head, or else of the caller.
+func (s *FileSemaphore) hold(sl *slot) {
+	if p := s.head; p != nil {
+		s.held = slices.Insert(s.held, 0, sl)
+		p.got++
+	} else {
+		s.held = append(s.held, sl)
+	}
+}
+
 // putBack gives up what was taken in vain, because of err or not.
 func (s *FileSemaphore) putBack(n int64, err error) {
 	s.free(n)
-	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+	if tooManyOpen(err) {
 		s.closeIdle() // others need them more
 	}
+}
+
+// tooManyOpen reports whether err says that there are too many open files.
+func tooManyOpen(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // closeIdle closes the slots that are not held, until they are needed.
@@ -80,7 +95,7 @@ func (sl *slot) close() {
 func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 	for range maxReopen {
 		if sl.file == nil {
-			f, err := openLockFile(s.slotPath(sl.k), s.opts.perm)
+			f, err := s.opts.openLock(s.slotPath(sl.k))
 			if err != nil {
 				return &fs.PathError{Op: "open", Path: s.slotPath(sl.k), Err: err}
 			}
@@ -88,7 +103,8 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 		}
 		f := sl.file
 		if sl.rung { // now, and not when a wake-up was on its way
-			sl.bell, sl.rung = newBell(f.path), false
+			sl.bell, _ = newBell(f.path)
+			sl.rung = false
 		}
 		if s.head != nil {
 			s.watch(sl)
@@ -125,9 +141,7 @@ func (s *FileSemaphore) free(n int64) {
 		s.held = s.held[:len(s.held)-1]
 		f := sl.file
 		if p := s.head; p != nil && p.got < p.need && f.current(clock()) == nil {
-			// To the end of the line, so that by and by all are looked at.
-			s.held = slices.Insert(s.held, 0, sl)
-			p.got++
+			s.hold(sl) // far from the next to be released, so that by and by all are looked at
 			s.serve()
 			continue
 		}
@@ -152,7 +166,10 @@ func (s *FileSemaphore) free(n int64) {
 		// One that is at its path will do: the head then looks at all.
 		if f := sl.file; f != nil && f.current(clock()) == nil {
 			if sl.bell == nil {
-				sl.bell = newBell(f.path)
+				var err error
+				if sl.bell, err = newBell(f.path); tooManyOpen(err) {
+					sl.close() // which wakes it as well
+				}
 			}
 			sl.bell.ring()
 			sl.bell, sl.rung = nil, true

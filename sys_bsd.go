@@ -1,4 +1,4 @@
-//go:build unix && !linux && !aix
+//go:build unix && !aix && (!linux || interlock_bsd)
 
 package interlock
 
@@ -9,13 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The Unix systems that have flock(2), and no way to wait for it that can be ended. Nothing
-// in this file has been run so far, only compiled.
+// The Unix systems that have flock(2), and no way to wait for it that can be ended. They have not been run so far, only
+// compiled for; but what is in this file has, on Linux, with the build tag interlock_bsd (make test).
 
 // setLocal knows no file system here.
 func (h *handle) setLocal() {}
 
 func (h handle) tryLockUnchanged(hold, int64) bool { return false }
+func (h handle) tryLockAt(hold, []byte) bool       { return false }
+func (h handle) isAt([]byte) bool                  { return false }
 func (h handle) unlockLocal() bool                 { return false }
 
 func (h handle) identity() (identity, error) {
@@ -30,7 +32,7 @@ func (h handle) tryLock(m hold) error {
 	if m == shared {
 		how = unix.LOCK_SH
 	}
-	return lockError(uninterrupted(func() error { return unix.Flock(h.fd, how|unix.LOCK_NB) }))
+	return h.lockError(uninterrupted(func() error { return unix.Flock(h.fd, how|unix.LOCK_NB) }))
 }
 
 func (h handle) unlock() error {
@@ -38,6 +40,9 @@ func (h handle) unlock() error {
 }
 
 func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
+
+// denies reports whether EACCES of a lock call cannot mean that somebody has the lock.
+func (h handle) denies() bool { return false }
 
 // The gate is a file of its own, and standing at it is its flock(2).
 func (h handle) gateInFile() bool { return false }
@@ -48,7 +53,7 @@ func (h *handle) gateFor(lock handle) { h.gateAt = 0 }
 
 func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
-func (h handle) leaveGate()                                   { h.unlock() }
+func (h handle) leaveGate() error                             { return h.unlock() }
 
 // roles returns handles for the three locks of a semaphore's gate file h, see semGate: files
 // of their own, but for use.
@@ -73,12 +78,5 @@ func (h handle) closeRole() {
 // shareGate turns an exclusive gate lock to a shared one. Others may have it in between: ErrLocked.
 func (h handle) shareGate() error { return h.tryLock(shared) }
 
-// gateTaken reports whether somebody else stands at the gate in a mode that excludes m. For the
-// instant of the question we stand there ourselves.
-func (h handle) gateTaken(m hold) bool {
-	err := h.tryLock(m)
-	if err == nil {
-		h.unlock()
-	}
-	return err == ErrLocked
-}
+// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
+func (h handle) gateTaken(m hold) bool { return h.askGate(m) }

@@ -1,17 +1,15 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
 	"context"
 	"io/fs"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +19,7 @@ import (
 //   - no call here ever waits for another machine or process, so that it may be a raw one,
 //     which the scheduler is not told of;
 //   - flock(2) and open file description locks do not see each other, so that the gate
-//     can be a byte of the lock file;
-//   - to rename a file changes its ctime.
+//     can be a byte of the lock file.
 //
 // That is said of the file. The directories on its path may be elsewhere; then they, and
 // only they, can hold up who looks whether the file is still there.
@@ -33,20 +30,33 @@ var localFileSystems = []uint32{
 	unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
 }
 
+// renameMarking are those where whatever takes a file from its name changes the ctime of the file, or its link count.
+// On XFS an exchange (renameat2(2)) does not; and below overlayfs may be XFS.
+var renameMarking = []uint32{
+	unix.EXT4_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
+}
+
 // setLocal looks whether the handle is on one of the localFileSystems.
 func (h *handle) setLocal() {
-	var st unix.Statfs_t
-	if unix.Fstatfs(h.fd, &st) != nil {
-		return
-	}
-	h.local = slices.Contains(localFileSystems, uint32(st.Type))
-	h.nfs = st.Type == unix.NFS_SUPER_MAGIC
-	if h.local && st.Type == unix.OVERLAYFS_SUPER_MAGIC {
+	kind, local := h.fileSystem()
+	h.local = local
+	h.marked = local && slices.Contains(renameMarking, kind)
+	h.nfs = kind == unix.NFS_SUPER_MAGIC
+	if local && kind == unix.OVERLAYFS_SUPER_MAGIC {
 		// What is open for writing is in the upper layer. Below may be anything, and there
 		// neither the link count nor the ctime tells of a removal.
 		flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
 		h.local = err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
 	}
+}
+
+// fileSystem returns the kind of file system, and whether that is one of the localFileSystems.
+func (h handle) fileSystem() (kind uint32, local bool) {
+	var st unix.Statfs_t
+	if uninterrupted(func() error { return unix.Fstatfs(h.fd, &st) }) != nil {
+		return 0, false
+	}
+	return uint32(st.Type), slices.Contains(localFileSystems, uint32(st.Type))
 }
 
 func (h handle) identity() (identity, error) {
@@ -77,6 +87,29 @@ func (h handle) tryLockUnchanged(m hold, ctime int64) bool {
 	return false
 }
 
+// tryLockAt is tryLockUnchanged for where the ctime tells nothing: the file must be at name, as in isAt.
+func (h handle) tryLockAt(m hold, name []byte) bool {
+	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
+	if errno != 0 {
+		return false
+	}
+	if h.isAt(name) {
+		return true
+	}
+	h.unlockLocal()
+	return false
+}
+
+// isAt reports whether h is known to be the file at name, an absolute path with a NUL at its end. Unlike
+// pathIdentity it allocates nothing.
+func (h handle) isAt(name []byte) bool {
+	var st unix.Statx_t
+	cwd := unix.AT_FDCWD
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(cwd), uintptr(unsafe.Pointer(&name[0])), unix.AT_SYMLINK_NOFOLLOW,
+		unix.STATX_INO, uintptr(unsafe.Pointer(&st)), 0)
+	return errno == 0 && st.Ino == h.ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == h.dev
+}
+
 // unlockLocal reports whether it has released the flock(2) of a local file.
 func (h handle) unlockLocal() bool {
 	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), unix.LOCK_UN, 0, 0, 0, 0)
@@ -84,7 +117,7 @@ func (h handle) unlockLocal() bool {
 }
 
 // tryLock takes the flock(2) without waiting. ErrLocked means that it is held.
-func (h handle) tryLock(m hold) error { return lockError(h.flock(flockMode(m) | unix.LOCK_NB)) }
+func (h handle) tryLock(m hold) error { return h.lockError(h.flock(flockMode(m) | unix.LOCK_NB)) }
 
 func (h handle) unlock() error { return h.flock(unix.LOCK_UN) }
 
@@ -126,8 +159,11 @@ func (h handle) gateLock(m hold) unix.Flock_t {
 }
 
 func (h handle) tryGate(m hold) error {
+	if h.gateAt == byFlock {
+		return h.tryLock(m)
+	}
 	l := h.gateLock(m)
-	return lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) }))
+	return h.lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) }))
 }
 
 func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
@@ -135,17 +171,28 @@ func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
 	return h.wait(ctx, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
 }
 
-func (h handle) leaveGate() {
+func (h handle) leaveGate() error {
+	if h.gateAt == byFlock {
+		return h.unlock()
+	}
 	l := h.gateLock(exclusive)
 	l.Type = unix.F_UNLCK
-	uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
+	return uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
 }
 
+// byFlock, instead of the byte of a gate: it is the flock(2) of the file, which does not see the bytes.
+const byFlock = -1
+
 // roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
-// that of a gate.
+// that of a gate. The collect lock is the flock(2), where that does not see them: to
+// take it exclusive, the file need not be open for writing.
 func (h handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
 	use, waiting, collect = h, h, h
 	use.gateAt, waiting.gateAt, collect.gateAt = gateByte+1, gateByte+2, gateByte+3
+	// Not by h.local, which on overlayfs is not the same for all who have the file open.
+	if _, local := h.fileSystem(); local {
+		collect.gateAt = byFlock
+	}
 	return use, waiting, collect, nil
 }
 
@@ -182,7 +229,7 @@ func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func(
 	}
 	if ctx.Done() == nil && !h.nfs {
 		defer waits.Release(1)
-		return waitError(uninterrupted(func() error { return lock(h.fd) }))
+		return h.waitError(uninterrupted(func() error { return lock(h.fd) }))
 	}
 	c, err := newEndableCall(h)
 	if err != nil {
@@ -192,8 +239,8 @@ func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func(
 	if ctx.Done() == nil {
 		defer waits.Release(1)
 		err = c.run(lock)
-		c.copy.close()
-		return waitError(err)
+		c.close()
+		return h.waitError(err)
 	}
 	if h.local {
 		// On this goroutine: to hand the result to another one takes as long as the kernel
@@ -201,63 +248,34 @@ func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func(
 		defer waits.Release(1)
 		stop := context.AfterFunc(ctx, c.end)
 		err = c.run(lock)
-		c.copy.close()
+		c.close()
 		if !stop() {
 			return ctx.Err()
 		}
-		return waitError(err)
+		return h.waitError(err)
 	}
-	err = offload(ctx, waits, func() error { return c.run(lock) }, c.end, func() {
-		c.copy.close()
+	err = offload(ctx, func() { waits.Release(1) }, func() error { return c.run(lock) }, c.end, func() {
+		c.close()
 		dispose()
 	})
 	if err != errAbandoned {
-		briefly(c.copy.close)
+		briefly(c.close)
 	}
-	return waitError(err)
+	return h.waitError(err)
 }
 
-// waitError is [lockError] for a call that was to wait.
-func waitError(err error) error {
-	if err = lockError(err); err == ErrLocked {
+// denies reports whether EACCES of a lock call cannot mean that somebody has the lock.
+func (h handle) denies() bool {
+	_, local := h.fileSystem()
+	return local
+}
+
+// waitError is lockError for a call that was to wait.
+func (h handle) waitError(err error) error {
+	if err = h.lockError(err); err == ErrLocked {
 		return errCannotWait // the file system does not wait, or sees a deadlock
 	}
 	return err
-}
-
-// An endableCall is a system call that waits for a lock, and can be ended.
-//
-// The call is made on a copy of the descriptor, which shares the open file description and so the
-// lock. To end it, the copy's number is made to mean something that cannot be locked, and
-// the thread is sent SIGURG. The Go runtime handles that signal with SA_RESTART, and any
-// number of them, since it preempts goroutines with it: the kernel starts the call anew,
-// which now fails with EBADF. If the signal comes before the call waits, or even before
-// the call, the number has changed already: no wake-up can be lost.
-//
-// Neither a signal alone nor closing the copy ends such a call, and a closed number could
-// be given to a file of somebody else's, which the call would then lock. What cannot be
-// locked is an O_PATH descriptor; any inode that can, /dev/null say, would be locked by
-// one ended call and then be waited for by the next.
-type endableCall struct {
-	copy       handle
-	unlockable int
-	nudged     bool // see nudge
-
-	mu       sync.Mutex
-	tid      int           // while the call runs
-	returned chan struct{} // closed under mu; from then on the copy's number must not be touched
-}
-
-func newEndableCall(h handle) (*endableCall, error) {
-	unlockable, err := unlockableFD()
-	if err != nil {
-		return nil, err
-	}
-	dup, err := h.dup()
-	if err != nil {
-		return nil, err
-	}
-	return &endableCall{copy: dup, unlockable: unlockable, nudged: h.nfs, returned: make(chan struct{})}, nil
 }
 
 // isNFS4 reports whether a file on NFS is known to be on a mount of version 4.
@@ -277,99 +295,4 @@ func isNFS4(fd int) bool {
 		}
 	}
 	return false
-}
-
-func (c *endableCall) run(lock func(fd int) error) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	// A thread can have inherited a mask that blocks the signal.
-	var unblock, was unix.Sigset_t
-	unblock.Val[0] = 1 << (unix.SIGURG - 1)
-	unix.PthreadSigmask(unix.SIG_UNBLOCK, &unblock, &was)
-	if was.Val[0]&unblock.Val[0] != 0 {
-		defer unix.PthreadSigmask(unix.SIG_SETMASK, &was, nil)
-	}
-	c.mu.Lock()
-	c.tid = unix.Gettid()
-	c.mu.Unlock()
-	if c.nudged {
-		go c.nudge()
-	}
-	err := uninterrupted(func() error { return lock(c.copy.fd) })
-	c.mu.Lock()
-	close(c.returned)
-	c.mu.Unlock()
-	return err
-}
-
-// end makes the call return, and no other call of this thread.
-//
-// A program that called [signal.Ignore] or [signal.Reset] has no handler of SIGURG any more, and
-// the first signal does nothing. To ask to be notified of it makes the runtime handle it again.
-// That is what it does in every program by default; for the program, SIGURG is as good as
-// ignored then, too.
-func (c *endableCall) end() {
-	c.signal()
-	for range 10 {
-		select {
-		case <-c.returned:
-			return
-		case <-time.After(grace / 4):
-		}
-		signals := make(chan os.Signal, 1)
-		signal.Notify(signals, unix.SIGURG)
-		c.signal()
-		signal.Stop(signals)
-	}
-}
-
-// nudge makes the kernel ask for the lock anew, at growing intervals, until it has it. The client of NFS v4.0,
-// and that of a later version whose server does not call back, would do so by itself only after 1, 2, 4 and at
-// last 30 seconds. A signal ends that pause, and the kernel starts the call anew.
-func (c *endableCall) nudge() {
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
-		select {
-		case <-c.returned:
-			return
-		case <-time.After(jitter(pause)):
-		}
-		c.mu.Lock()
-		select {
-		case <-c.returned:
-		default:
-			unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)
-		}
-		c.mu.Unlock()
-	}
-}
-
-func (c *endableCall) signal() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	select {
-	case <-c.returned:
-		return
-	default:
-	}
-	unix.Dup3(c.unlockable, c.copy.fd, unix.O_CLOEXEC)
-	if c.tid != 0 {
-		unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG)
-	}
-}
-
-// unlockable is the O_PATH descriptor by which waits are ended, plus one; 0 before the first.
-var unlockable atomic.Int64
-
-func unlockableFD() (int, error) {
-	if fd := unlockable.Load(); fd != 0 {
-		return int(fd - 1), nil
-	}
-	fd, err := open("/", unix.O_PATH, 0)
-	if err != nil {
-		return -1, err
-	}
-	if !unlockable.CompareAndSwap(0, int64(fd+1)) {
-		unix.Close(fd)
-	}
-	return int(unlockable.Load() - 1), nil
 }

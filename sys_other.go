@@ -13,7 +13,7 @@ import (
 
 const longestPoll = 20 * time.Millisecond
 
-type handle struct{ writable, local bool }
+type handle struct{ writable, local, marked bool }
 
 func fileHandle(uintptr) handle { return handle{} }
 
@@ -27,11 +27,16 @@ func (handle) close()                                       {}
 func (handle) tryLock(hold) error                           { return errors.ErrUnsupported }
 func (handle) unlock() error                                { return errors.ErrUnsupported }
 func (handle) tryLockUnchanged(hold, int64) bool            { return false }
+func (handle) tryLockAt(hold, []byte) bool                  { return false }
+func (handle) isAt([]byte) bool                             { return false }
 func (handle) unlockLocal() bool                            { return false }
 func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrUnsupported }
 
 func (*handle) setLocal()       {}
+func (*handle) lockWhole()      {}
 func (handle) gateInFile() bool { return false }
+func (handle) removing() bool   { return false }
+func (handle) device() uint64   { return 0 }
 
 func (handle) remembersAbsence() bool { return false }
 
@@ -40,7 +45,7 @@ func unknownFile(error) bool { return false }
 func (*handle) gateFor(handle)                              {}
 func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }
 func (handle) waitGate(context.Context, hold, func()) error { return errors.ErrUnsupported }
-func (handle) leaveGate()                                   {}
+func (handle) leaveGate() error                             { return nil }
 func (handle) gateTaken(hold) bool                          { return false }
 
 func (handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
@@ -52,5 +57,6 @@ func (handle) shareGate() error { return errors.ErrUnsupported }
 func (handle) readAt([]byte) (int, error) { return 0, errors.ErrUnsupported }
 func (handle) writeAt([]byte) error       { return errors.ErrUnsupported }
 func checkFile(string) error              { return nil }
+func leased(error) bool                   { return false }
 
-func lockError(err error) error { return err }
+func (handle) lockError(err error) error { return err }

@@ -5,21 +5,22 @@ package interlock
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/paths"
 	"golang.org/x/sys/unix"
 )
 
 // A handle is an open lock file, or an open gate.
 type handle struct {
 	fd       int
-	ino      uint64
+	dev, ino uint64
 	gateAt   int64 // of a gate: at which byte, see gateFor
 	writable bool  // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
 	local    bool  // on a file system that answers every call at once (see [handle.setLocal])
+	marked   bool  // the ctime tells whether the file has been renamed
 	nfs      bool  // on NFS, as far as known
 }
 
@@ -68,10 +69,23 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 		h.close()
 		return h, err
 	}
-	h.ino = uint64(st.Ino)
+	h.dev, h.ino = uint64(st.Dev), uint64(st.Ino)
 	h.setLocal()
 	return h, nil
 }
+
+// device tells file systems apart.
+func (h handle) device() uint64 { return h.dev }
+
+// removing: a file that is removed has no name.
+func (h handle) removing() bool { return false }
+
+// lockWhole does nothing: flock(2) is of the whole file.
+func (h *handle) lockWhole() {}
+
+// leased reports whether err, of opening a file, says that somebody has a lease on it (fcntl(2)), such as a file server. It has
+// been told by now to give it up.
+func leased(err error) bool { return err == unix.EWOULDBLOCK }
 
 func open(path string, flags int, perm uint32) (fd int, err error) {
 	err = uninterrupted(func() error {
@@ -169,7 +183,7 @@ func absolute(path string) (string, error) {
 	if filepath.IsAbs(path) {
 		return path, nil
 	}
-	wd, err := os.Getwd()
+	wd, err := paths.Getwd()
 	return wd + "/" + path, err
 }
 
@@ -197,17 +211,22 @@ func identify(st *unix.Stat_t) identity {
 	return identity{
 		dev:     uint64(st.Dev),
 		ino:     uint64(st.Ino),
-		removed: st.Nlink == 0,
+		links:   uint64(st.Nlink),
 		changed: st.Ctim.Nano(),
 	}
 }
 
 // lockError says what an error of a lock call means to the caller.
-func lockError(err error) error {
+func (h handle) lockError(err error) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.EWOULDBLOCK, unix.EACCES, unix.EDEADLK: // the latter two: NFS and Solaris servers
+	case unix.EACCES: // of SMB, that it is held; elsewhere a security module may deny it
+		if h.denies() {
+			return err
+		}
+		return ErrLocked
+	case unix.EWOULDBLOCK, unix.EDEADLK: // the latter: NFS and Solaris servers
 		return ErrLocked
 	case unix.ENOLCK: // NFS without a lock daemon; ENOSYS and EOPNOTSUPP match by themselves
 		return &unsupportedError{err}

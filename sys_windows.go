@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -23,7 +24,9 @@ type handle struct {
 	id              identity // of what we opened
 	gateAt          uint64   // of a gate: at which byte, if not at gateByte
 	writable, local bool
+	marked          bool // never here: nothing tells whether the file has been renamed
 	foreign         bool // not opened by us
+	whole           bool // locked from the first byte on, see WithWholeFile
 }
 
 // fileHandle is the handle of a file that the caller of the package opened.
@@ -64,6 +67,9 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 			break
 		}
 		if !passing(err, path) || time.Since(begin) > openPatience {
+			if notRegular := checkFile(path); notRegular != nil { // a directory is a file without access
+				err = notRegular
+			}
 			return h, err
 		}
 	}
@@ -123,6 +129,9 @@ func (h handle) writeAt(data []byte) error {
 	return err
 }
 
+// leased reports whether err of opening a file says that somebody has a lease on it.
+func leased(error) bool { return false }
+
 // checkFile returns an error if there is something at path that is not a regular file.
 func checkFile(path string) error {
 	info, err := os.Lstat(path)
@@ -142,13 +151,30 @@ func absolute(path string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// identity does not tell whether the file was removed, or changed: look at the path.
+// identity does not tell whether the file was removed or changed since it was opened: look at the path.
 func (h handle) identity() (identity, error) { return h.id, nil }
 
+// device tells file systems apart.
+func (h handle) device() uint64 { return h.id.dev }
+
+// removing reports whether the file's name is to go, and remains until the last handle is closed. Until then what is at
+// the path cannot be opened, not even to see which file it is.
+func (h handle) removing() bool {
+	var info struct { // FILE_STANDARD_INFO
+		allocationSize, endOfFile int64
+		numberOfLinks             uint32
+		deletePending, directory  bool
+	}
+	err := windows.GetFileInformationByHandleEx(h.h, windows.FileStandardInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
+	return err == nil && info.deletePending
+}
+
+// identify takes the file's 64-bit index. That of a file on ReFS has 128 bits, of which these are a part.
 func identify(info *windows.ByHandleFileInformation) identity {
 	return identity{
-		dev: uint64(info.VolumeSerialNumber),
-		ino: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
+		dev:   uint64(info.VolumeSerialNumber),
+		ino:   uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
+		links: uint64(info.NumberOfLinks),
 	}
 }
 
@@ -170,22 +196,37 @@ func pathIdentity(path string) (identity, error) {
 	return identify(&info), err
 }
 
-// Locks in Windows are mandatory: the locked byte cannot be read through other handles. So it is
-// one that no file reaches, and the gate is the one after it.
+// Locks in Windows are mandatory: a locked byte cannot be read through other handles. So it is
+// one that no file reaches, and the gate is the one after it. A lock of the whole file includes the former, and
+// not the latter.
 const lockByte, gateByte = 1 << 62, 1<<62 + 1
+
+// A span is n bytes of a file.
+type span struct{ offset, n uint64 }
+
+func (h handle) lockSpan() span {
+	if h.whole {
+		return span{0, lockByte + 1}
+	}
+	return span{lockByte, 1}
+}
+
+func (h handle) gateSpan() span { return span{max(h.gateAt, gateByte), 1} }
+
+func (h *handle) lockWhole() { h.whole = true }
 
 func byteAt(offset uint64) *windows.Overlapped {
 	return &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
 }
 
-func (h handle) tryByte(offset uint64, m hold) error {
+func (h handle) trySpan(s span, m hold) error {
 	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if m == exclusive {
 		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
 	}
-	at := byteAt(offset)
+	at := byteAt(s.offset)
 	if !h.foreign {
-		return lockError(windows.LockFileEx(h.h, flags, 0, 1, 0, at))
+		return h.lockError(windows.LockFileEx(h.h, flags, 0, uint32(s.n), uint32(s.n>>32), at))
 	}
 	// The file may have been opened for overlapped calls. The lowest bit keeps the result from
 	// the Go runtime, which did not make the call.
@@ -198,20 +239,20 @@ func (h handle) tryByte(offset uint64, m hold) error {
 	var pinner runtime.Pinner
 	pinner.Pin(at)
 	defer pinner.Unpin()
-	err = windows.LockFileEx(h.h, flags, 0, 1, 0, at)
+	err = windows.LockFileEx(h.h, flags, 0, uint32(s.n), uint32(s.n>>32), at)
 	if err == windows.ERROR_IO_PENDING { // on its way, but not waiting for the lock
 		var n uint32
 		err = windows.GetOverlappedResult(h.h, at, &n, true)
 	}
-	return lockError(err)
+	return h.lockError(err)
 }
 
-func (h handle) unlockByte(offset uint64) error {
-	return windows.UnlockFileEx(h.h, 0, 1, 0, byteAt(offset))
+func (h handle) unlockSpan(s span) error {
+	return windows.UnlockFileEx(h.h, 0, uint32(s.n), uint32(s.n>>32), byteAt(s.offset))
 }
 
 // lockError says what an error of a lock call means to the caller.
-func lockError(err error) error {
+func (handle) lockError(err error) error {
 	switch err {
 	case windows.ERROR_LOCK_VIOLATION:
 		return ErrLocked
@@ -224,15 +265,15 @@ func lockError(err error) error {
 func (h handle) tryLock(m hold) error {
 	if h.foreign { // a second lock would not replace the first, as it does on other systems
 		if err := h.unlock(); err != nil {
-			return lockError(err)
+			return h.lockError(err)
 		}
 	}
-	return h.tryByte(lockByte, m)
+	return h.trySpan(h.lockSpan(), m)
 }
 
 // unlock succeeds also if h is not locked, as on other systems.
 func (h handle) unlock() error {
-	err := h.unlockByte(lockByte)
+	err := h.unlockSpan(h.lockSpan())
 	if err == windows.ERROR_NOT_LOCKED || err == windows.ERROR_LOCK_VIOLATION { // the latter is Wine's
 		err = nil
 	}
@@ -240,6 +281,8 @@ func (h handle) unlock() error {
 }
 
 func (h handle) tryLockUnchanged(hold, int64) bool            { return false }
+func (h handle) tryLockAt(hold, []byte) bool                  { return false }
+func (h handle) isAt([]byte) bool                             { return false }
 func (h handle) unlockLocal() bool                            { return false }
 func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
 
@@ -252,11 +295,9 @@ func unknownFile(error) bool { return false }
 
 func (h *handle) gateFor(handle) {}
 
-func (h handle) gateOffset() uint64 { return max(h.gateAt, gateByte) }
-
-func (h handle) tryGate(m hold) error                         { return h.tryByte(h.gateOffset(), m) }
+func (h handle) tryGate(m hold) error                         { return h.trySpan(h.gateSpan(), m) }
 func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
-func (h handle) leaveGate()                                   { h.unlockByte(h.gateOffset()) }
+func (h handle) leaveGate() error                             { return h.unlockSpan(h.gateSpan()) }
 
 // roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
 // that of a gate.
@@ -277,12 +318,5 @@ func (h handle) shareGate() error {
 	return err
 }
 
-// gateTaken reports whether somebody else stands at the gate in a mode that excludes m. For the
-// instant of the question we stand there ourselves.
-func (h handle) gateTaken(m hold) bool {
-	err := h.tryGate(m)
-	if err == nil {
-		h.leaveGate()
-	}
-	return err == ErrLocked
-}
+// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
+func (h handle) gateTaken(m hold) bool { return h.askGate(m) }

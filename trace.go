@@ -10,8 +10,9 @@ import (
 //
 // They are called by the goroutine that locks or unlocks, with nothing held but what it has
 // locked itself: so a hook may do what it likes, but what it does takes that goroutine's time. Hooks
-// can be called by several goroutines at once. A Try that fails, and a [FileRMutex] that its owner
-// holds already, call none.
+// can be called by several goroutines at once. They must not panic: what they were told is locked, would stay so,
+// and nobody would know. A Try that fails, and a [FileRMutex] that its owner has locked by the same object already,
+// call none.
 type Trace struct {
 	// WaitStart is called when a call has to wait.
 	WaitStart func(TraceInfo)
@@ -43,7 +44,14 @@ type tracer struct {
 	path  string
 
 	mu    sync.Mutex
-	since []time.Time // when what is held was acquired, a unit each; the oldest first
+	holds []traced // what is held, the oldest first, after ended ones
+	ended int      // how many of holds
+}
+
+// A traced is some units that were acquired together.
+type traced struct {
+	since time.Time
+	units int64
 }
 
 // newTracer returns nil if there is nothing to trace.
@@ -54,7 +62,7 @@ func newTracer(t *Trace, path string) *tracer {
 	return &tracer{hooks: t, path: path}
 }
 
-// errInner: a lock was had that its owner held already.
+// errInner: a lock was had that its owner held already, by the same object.
 var errInner = errors.New("interlock: held already")
 
 // acquire calls lock, which may wait if its argument says so. To try first overtakes nobody: a
@@ -89,12 +97,17 @@ func (t *tracer) acquire(shared bool, units int64, wait bool, lock func(wait boo
 
 // hold notes when units were acquired.
 func (t *tracer) hold(units int64) {
+	if units == 0 { // which nobody releases
+		return
+	}
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for range units {
-		t.since = append(t.since, now)
+	if len(t.holds) == cap(t.holds) && t.ended >= len(t.holds)/2 {
+		t.holds = append(t.holds[:0], t.holds[t.ended:]...)
+		t.ended = 0
 	}
+	t.holds = append(t.holds, traced{now, units})
 }
 
 func (t *tracer) acquired(info TraceInfo, waited time.Duration) {
@@ -110,9 +123,17 @@ func (t *tracer) end(units int64) (held time.Duration) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n := min(int(units), len(t.since)); n > 0 {
-		held = time.Since(t.since[0])
-		t.since = append(t.since[:0], t.since[n:]...)
+	for units > 0 && t.ended < len(t.holds) {
+		first := &t.holds[t.ended]
+		held = max(held, time.Since(first.since))
+		n := min(units, first.units)
+		units -= n
+		if first.units -= n; first.units == 0 {
+			t.ended++
+		}
+	}
+	if t.ended == len(t.holds) {
+		t.holds, t.ended = t.holds[:0], 0
 	}
 	return held
 }

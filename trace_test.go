@@ -3,6 +3,7 @@ package interlock
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -176,6 +177,123 @@ func TestTraceOfSemaphore(t *testing.T) {
 	}
 }
 
+// Each of two objects for one path tells what is done through it, and calls it as it was made.
+func TestTraceOfTwoRMutexes(t *testing.T) {
+	path := lockPath(t)
+	t.Chdir(filepath.Dir(path))
+	var r, s recorder
+	first, err := NewFileRMutex(path, WithTrace(r.trace(t, path)))
+	must(t, err)
+	defer first.Close()
+	second, err := NewFileRMutex(filepath.Base(path), WithTrace(s.trace(t, filepath.Base(path))))
+	must(t, err)
+	defer second.Close()
+	a, b := NewOwner(), NewOwner()
+	second.Lock(a)
+	r.want(t)
+	s.want(t, "acquired at once")
+	first.Lock(a)
+	first.Lock(a)
+	r.want(t, "acquired at once")
+	w := start(func() error { return second.LockContext(t.Context(), b) })
+	following(t, second, b, 0)
+	s.want(t, "waits")
+	second.Unlock(a)
+	s.want(t, "released")
+	first.Unlock(a)
+	r.want(t)
+	pending(t, w)
+	first.Unlock(a)
+	must(t, finish(t, w))
+	r.want(t, "released")
+	second.Unlock(b)
+	s.wantUnordered(t, "acquired late", "released")
+	r.want(t)
+}
+
+// Units are released in the order in which they were acquired, and what is over needs no room.
+func TestTracerKeepsWhatIsHeld(t *testing.T) {
+	tr := newTracer(&Trace{}, "")
+	begin := time.Now()
+	tr.hold(5)
+	tr.hold(3)
+	for i := range tr.holds {
+		tr.holds[i].since = begin.Add(-time.Duration(2-i) * time.Hour)
+	}
+	for i, want := range []time.Duration{2, 2, 2, 1} {
+		if got := tr.end(2).Truncate(time.Hour); got != want*time.Hour {
+			t.Error(i, got)
+		}
+	}
+	if tr.end(1) != 0 {
+		t.Error("nothing is held")
+	}
+	for range 1000 {
+		tr.hold(2)
+		tr.end(1)
+	}
+	for range 10_000 {
+		tr.hold(1)
+		tr.end(1)
+	}
+	if n := len(tr.holds) - tr.ended; n != 1000 || cap(tr.holds) > 4*n {
+		t.Error(n, cap(tr.holds))
+	}
+}
+
+// A tracedPair locks and unlocks.
+type tracedPair struct {
+	name string
+	pair func()
+}
+
+// tracedPairs are for each type of lock; and whether they do no more than they must, on this file system.
+func tracedPairs(t testing.TB, trace *Trace) (pairs []tracedPair, quick bool) {
+	m, s := newMutex(t, lockPath(t), WithTrace(trace)), newSemaphore(t, semName(t), 1, WithTrace(trace))
+	r, err := NewFileRMutex(lockPath(t), WithTrace(trace))
+	must(t, err)
+	t.Cleanup(func() { r.Close() })
+	if none := trace == nil; (m.trace == nil) != none || (s.trace == nil) != none || (r.trace == nil) != none {
+		t.Error("a trace too many, or too few")
+	}
+	o := NewOwner()
+	pairs = []tracedPair{
+		{"FileRWMutex", func() { m.Lock(); m.Unlock() }},
+		{"FileRMutex", func() { r.Lock(o); r.Unlock(o) }},
+		{"FileSemaphore", func() { s.Acquire(context.Background(), 1); s.Release(1) }},
+	}
+	for _, p := range pairs {
+		p.pair() // makes the files
+	}
+	time.Sleep(2 * ctimeSettled) // which are too new until then
+	coarse := m.file.known%int64(time.Second) == 0
+	return pairs, m.local && !coarse
+}
+
+// Without a trace there is nothing that would cost anything.
+func TestNoTraceIsFree(t *testing.T) {
+	pairs, quick := tracedPairs(t, nil)
+	for _, p := range pairs {
+		if n := testing.AllocsPerRun(1000, p.pair); n != 0 && quick {
+			t.Error(p.name, n, "allocations")
+		}
+	}
+}
+
+func BenchmarkTrace(b *testing.B) {
+	for what, trace := range map[string]*Trace{"absent": nil, "empty": {}} {
+		pairs, _ := tracedPairs(b, trace)
+		for _, p := range pairs {
+			b.Run(p.name+"/"+what, func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					p.pair()
+				}
+			})
+		}
+	}
+}
+
 // What is told of a hold is of that hold.
 func TestTraceTellsTrueHolds(t *testing.T) {
 	var r sync.Mutex
@@ -228,4 +346,16 @@ func TestHooksMayLock(t *testing.T) {
 		m.Unlock()
 		return m.Close()
 	}())
+}
+
+// Nobody releases nothing: it must not be taken for what the next one releases.
+func TestTraceOfNoUnits(t *testing.T) {
+	s := newSemaphore(t, semName(t), 1, WithTrace(&Trace{}))
+	for range 10 {
+		must(t, s.Acquire(t.Context(), 0))
+		s.Release(0)
+	}
+	if n := len(s.trace.holds) - s.trace.ended; n != 0 {
+		t.Error(n, "are held")
+	}
 }

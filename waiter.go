@@ -3,6 +3,7 @@ package interlock
 import (
 	"context"
 	"io/fs"
+	"time"
 )
 
 // A waiter is a goroutine that waits for a FileRWMutex of this process.
@@ -102,7 +103,8 @@ func (m *FileRWMutex) pretend(mode hold) {
 
 // lead gets the lock for w, which leads, and passes the lead on.
 func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
-	var noGate *lockFile // the file that we must wait for without its gate
+	var noGate *lockFile     // the file that we must wait for without its gate
+	pause := m.opts.poll.min // between tries of tryOwnGate
 	for {
 		err := ctx.Err()
 		if err == nil {
@@ -123,19 +125,24 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
 			m.mu.Unlock()
 			err = f.takeGate(ctx, w.mode, m.opts.poll)
 			m.mu.Lock()
-			if err == nil {
-				continue
+			if err == errNoGate {
+				err = f.tryOwnGate(w.mode)
 			}
-			if err == errNoGate || err == errStale {
+			switch err {
+			case ErrLocked:
+				m.pause(ctx, w, jitter(pause))
+				pause = min(pause+pause/16, m.opts.poll.max)
+				continue
+			case errNoGate, errStale:
 				noGate = f
+				continue
+			case nil:
 				continue
 			}
 		case m.held == shared && w.mode == shared:
 			// Somebody foreign waits, behind whom we cannot queue. Nobody will tell us when
 			// it does not any more.
-			pause, cancel := context.WithTimeout(ctx, m.opts.poll.max)
-			m.sleep(pause, w)
-			cancel()
+			m.pause(ctx, w, m.opts.poll.max)
 			noGate = nil
 			continue
 		case m.held != free:
@@ -156,7 +163,9 @@ func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
 func (m *FileRWMutex) abdicate(w *waiter, won bool) {
 	if f := m.file; f != nil && f.gated {
 		if f.local {
-			f.leaveGate()
+			if f.leaveGate(); f.gated && m.held == free {
+				m.discard()
+			}
 		} else {
 			gate := f.gate
 			f.gate, f.gated = nil, false
@@ -218,11 +227,22 @@ func (w *waiter) notify() {
 // sleep waits until w is notified or ctx ends.
 func (m *FileRWMutex) sleep(ctx context.Context, w *waiter) {
 	m.mu.Unlock()
-	select {
-	case <-w.wake:
-	case <-ctx.Done():
+	if done := ctx.Done(); done == nil {
+		<-w.wake // which costs half of a select
+	} else {
+		select {
+		case <-w.wake:
+		case <-done:
+		}
 	}
 	m.mu.Lock()
+}
+
+// pause is sleep, for a while at most.
+func (m *FileRWMutex) pause(ctx context.Context, w *waiter, while time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, while)
+	defer cancel()
+	m.sleep(ctx, w)
 }
 
 func (m *FileRWMutex) push(w *waiter) {

@@ -1,3 +1,5 @@
+//go:build !interlock_bsd
+
 package interlock
 
 import (
@@ -10,11 +12,13 @@ import (
 // canWatch: that a file was closed wakes who watches it.
 const canWatch = true
 
-// A watcher waits until one of the files it watches is closed, by whomever, or loses its name, or it is
-// woken. To close an inotify instance takes many milliseconds, so it is kept.
-type watcher struct {
-	inotify int
-	event   int // an eventfd(2), to be woken by
+// A watcher notes when one of the files it watches is closed, by whomever, or loses its name. To close
+// an inotify instance takes many milliseconds, so it is kept.
+type watcher struct{ inotify int }
+
+// An alarm wakes one who sleeps by a watcher: each has its own, or one would take what was to wake another.
+type alarm struct {
+	event int // an eventfd(2)
 
 	mu     sync.Mutex
 	closed bool
@@ -25,12 +29,12 @@ type bell struct{ fd int }
 
 // newBell opens the file at path. Where it must not be opened any more, there is no bell, and who
 // watches has to look by itself.
-func newBell(path string) *bell {
+func newBell(path string) (*bell, error) {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return &bell{fd}
+	return &bell{fd}, nil
 }
 
 // ring rings the bell, which may be nil, and uses it up.
@@ -45,12 +49,7 @@ func newWatcher() (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(inotify)
-		return nil, err
-	}
-	return &watcher{inotify: inotify, event: event}, nil
+	return &watcher{inotify}, nil
 }
 
 // add watches the file that is at path now.
@@ -60,34 +59,52 @@ func (w *watcher) add(path string) error {
 	return err
 }
 
-// wait returns true when something has happened since it returned last, and false after the timeout.
-func (w *watcher) wait(timeout time.Duration) bool {
-	ready := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}, {Fd: int32(w.event), Events: unix.POLLIN}}
+// forget forgets what has been noted, or some of it. It is for who looks at the files afterwards.
+func (w *watcher) forget() {
+	var buf [4096]byte
+	unix.Read(w.inotify, buf[:])
+}
+
+func (w *watcher) close() { unix.Close(w.inotify) }
+
+func newAlarm() (*alarm, error) {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return &alarm{event: event}, nil
+}
+
+// wait returns true when w has noted something that has not been forgotten, or a has gone off since wait returned last, and
+// false after the timeout.
+func (a *alarm) wait(w *watcher, timeout time.Duration) bool {
+	ready := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}, {Fd: int32(a.event), Events: unix.POLLIN}}
 	ts := unix.NsecToTimespec(int64(timeout))
 	n, _ := unix.Ppoll(ready, &ts, nil)
-	var buf [4096]byte
-	for _, r := range ready {
-		if r.Revents != 0 {
-			unix.Read(int(r.Fd), buf[:])
-		}
+	if ready[1].Revents != 0 {
+		var count [8]byte
+		unix.Read(a.event, count[:])
 	}
 	return n > 0
 }
 
 // wake makes wait return. It may be called by anybody, even after close.
-func (w *watcher) wake() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.closed {
+func (a *alarm) wake() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
 		one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // which is not too much, in any order of bytes
-		unix.Write(w.event, one[:])
+		unix.Write(a.event, one[:])
 	}
 }
 
-func (w *watcher) close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closed = true
-	unix.Close(w.inotify)
-	unix.Close(w.event)
+// close closes the alarm, which may be nil.
+func (a *alarm) close() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	unix.Close(a.event)
 }

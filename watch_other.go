@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || interlock_bsd
 
 package interlock
 
@@ -12,13 +12,19 @@ const canWatch = false
 
 type bell struct{}
 
-func newBell(string) *bell { return nil }
-func (*bell) ring()        {}
+func newBell(string) (*bell, error) { return nil, errors.ErrUnsupported }
+func (*bell) ring()                 {}
 
 type watcher struct{}
 
-func newWatcher() (*watcher, error)      { return nil, errors.ErrUnsupported }
-func (*watcher) add(string) error        { return errors.ErrUnsupported }
-func (*watcher) wait(time.Duration) bool { return false }
-func (*watcher) wake()                   {}
-func (*watcher) close()                  {}
+func newWatcher() (*watcher, error) { return nil, errors.ErrUnsupported }
+func (*watcher) add(string) error   { return errors.ErrUnsupported }
+func (*watcher) forget()            {}
+func (*watcher) close()             {}
+
+type alarm struct{}
+
+func newAlarm() (*alarm, error)                  { return nil, errors.ErrUnsupported }
+func (*alarm) wait(*watcher, time.Duration) bool { return false }
+func (*alarm) wake()                             {}
+func (*alarm) close()                            {}

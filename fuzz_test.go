@@ -1,0 +1,167 @@
+package interlock
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzPath: whatever the name, there is a lock at exactly that path, or an error that names it, and
+// nothing else in the directory has changed.
+func FuzzPath(f *testing.F) {
+	for _, name := range []string{"lock", "sub/lock", "missing/lock", "sub", "sub/", "./lock", "sub/../lock", "link/lock", "link", "fifo",
+		"", ".", "\x00", "a\x00b", "ä\xff\n", strings.Repeat("x", 255), strings.Repeat("x", 256), strings.Repeat("y/", 2100), "COM1", "lock:stream", "a ", "a."} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if !filepath.IsLocal(name) && name != "" {
+			t.Skip("outside of the directory")
+		}
+		dir := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
+		if runtime.GOOS != "windows" {
+			must(t, os.Symlink("sub", filepath.Join(dir, "link")))
+			must(t, os.Symlink("missing", filepath.Join(dir, "dangling")))
+		}
+		before := tree(t, dir)
+		path := dir + string(filepath.Separator) + name
+		if name == "" {
+			path = name
+		}
+		m, err := NewFileRWMutex(path)
+		if err != nil {
+			var pathErr *fs.PathError
+			if !errors.As(err, &pathErr) || pathErr.Path != path {
+				t.Fatalf("%v does not name %q", err, path)
+			}
+			if after := tree(t, dir); after != before {
+				t.Fatalf("after an error, %q became %q", before, after)
+			}
+			return
+		}
+		if !m.TryLock() {
+			t.Fatal("not free")
+		}
+		other, err := NewFileRWMutex(path)
+		must(t, err)
+		if other.TryRLock() {
+			t.Fatal("it does not exclude")
+		}
+		must(t, other.Close())
+		m.Unlock()
+		must(t, m.Close())
+		info, err := os.Lstat(path)
+		if err != nil || !info.Mode().IsRegular() || info.Size() != 0 {
+			t.Fatal("no lock file: ", info, err)
+		}
+		must(t, os.Remove(path))
+		if after := tree(t, dir); after != before {
+			t.Fatalf("beside it, %q became %q", before, after)
+		}
+	})
+}
+
+// tree lists what is in dir.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			b.WriteString(d.Type().String() + path + "\n")
+		}
+		return err
+	}))
+	return b.String()
+}
+
+// FuzzOptions: options are refused as their documentation says, and before anything is made.
+func FuzzOptions(f *testing.F) {
+	f.Add(uint32(0o600), int64(1), int64(1))
+	f.Add(uint32(0), int64(0), int64(1))
+	f.Add(uint32(fs.ModeDir), int64(2), int64(1))
+	f.Add(^uint32(0), int64(-1), int64(-1))
+	f.Fuzz(func(t *testing.T, perm uint32, shortest, longest int64) {
+		valid := fs.FileMode(perm)&^fs.ModePerm == 0 && 0 < shortest && shortest <= longest
+		opts := []Option{WithPerm(fs.FileMode(perm)), WithPollInterval(time.Duration(shortest), time.Duration(longest))}
+		dir := t.TempDir()
+		path := filepath.Join(dir, "lock")
+		m, err := NewFileRWMutex(path, opts...)
+		if err == nil {
+			must(t, m.Close())
+		}
+		r, rErr := NewFileRMutex(path, opts...)
+		if rErr == nil {
+			must(t, r.Close())
+		}
+		s, sErr := NewFileSemaphore(filepath.Join(dir, "sem"), 1, opts...)
+		if sErr == nil {
+			must(t, s.Close())
+		}
+		for _, err := range []error{err, rErr, sErr} {
+			if !valid && !errors.Is(err, fs.ErrInvalid) {
+				t.Errorf("%o, %d, %d: %v", perm, shortest, longest, err)
+			}
+			// One who made the file without the right to read it cannot open it again.
+			if valid && perm&0o600 == 0o600 && err != nil {
+				t.Errorf("%o, %d, %d: %v", perm, shortest, longest, err)
+			}
+		}
+		if left, err := os.ReadDir(dir); !valid && (err != nil || len(left) > 0) {
+			t.Error("made: ", left, err)
+		}
+	})
+}
+
+// FuzzSizeRecord: if the gate file of a semaphore contains a size, or what can be left of one, a new size holds if nobody
+// uses it, and then nobody can have another one. With any other contents it is an error, and they stay.
+func FuzzSizeRecord(f *testing.F) {
+	for _, record := range []string{"", "4\n", "-1\n", "00000000000000000004\n", "4x", "\x00\x00", " 4 ", "3" + strings.Repeat(" ", 18) + "\n",
+		"1\x00 2\n", strings.Repeat("\x00", 20), strings.Repeat("\x00", 21), strings.Repeat("9", 20), strings.Repeat("3", 21), "3" + strings.Repeat(" ", 18) + "\nprecious"} {
+		f.Add([]byte(record), int64(3))
+	}
+	f.Add([]byte("4\n"), int64(0))
+	f.Fuzz(func(t *testing.T, record []byte, size int64) {
+		if size < 0 {
+			t.Skip("no size")
+		}
+		name := filepath.Join(t.TempDir(), "sem")
+		must(t, os.WriteFile(name+".gate.lock", record, 0o600))
+		s, err := NewFileSemaphore(name, size)
+		if !sizeRecord.Match(record) {
+			var pathErr *fs.PathError
+			if !errors.As(err, &pathErr) || pathErr.Path != name+".gate.lock" || !strings.Contains(err.Error(), "something else") {
+				t.Errorf("%q: %v", record, err)
+			}
+			if data := Must(os.ReadFile(name + ".gate.lock")); !bytes.Equal(data, record) {
+				t.Errorf("%q became %q", record, data)
+			}
+			return
+		}
+		must(t, err)
+		defer func() { must(t, s.Close()) }()
+		if size > 0 {
+			if !s.TryAcquire(1) {
+				t.Fatal("no unit")
+			}
+			s.Release(1)
+		}
+		if size != 7 {
+			if _, err := NewFileSemaphore(name, 7); err == nil || !strings.Contains(err.Error(), "size 7") {
+				t.Fatal(err)
+			}
+		}
+		same, err := NewFileSemaphore(name, size)
+		must(t, err)
+		must(t, same.Close())
+	})
+}
+
+// sizeRecord is a size, or what a crash may leave of it.
+var sizeRecord = regexp.MustCompile(`\A[0-9 \n\x00]{0,20}\z`)
