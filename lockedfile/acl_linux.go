@@ -23,8 +23,8 @@ func inheritACL(f, from *os.File) error {
 	case unix.EOPNOTSUPP:
 		return nil
 	}
-	if err != nil {
-		return errInPlace
-	}
-	return nil
+	return err
 }
+
+// syncFileSystem waits until the disk has all of the file system that f is on.
+func syncFileSystem(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))) }

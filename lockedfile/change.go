@@ -2,7 +2,6 @@ package lockedfile
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -18,18 +17,20 @@ import (
 )
 
 // change locks the file, after creating it with data if there is none, and calls update. If that
-// fails, a file that change has created and that is still empty is removed again.
-func (r *request) change(flag int, data []byte, update func(*file) error) error {
+// fails, a file that change has created is removed again.
+func (r *request) change(flag int, data []byte, update func(*file) error) (err error) {
 	f, err := r.open(flag, func(path string) (*file, error) { return r.create(path, flag, data) })
 	if err != nil {
 		return err
 	}
 	done := false
 	defer func() {
-		if f.created && !done {
+		if !done {
 			f.uncreate()
 		}
-		opened.Release(f.File)
+		if releaseErr := opened.Release(f.File); err == nil {
+			err = pathError(r.op, r.name, releaseErr)
+		}
 	}()
 	if err := update(f); err != nil {
 		if foreign, ok := err.(foreignError); ok {
@@ -39,7 +40,7 @@ func (r *request) change(flag int, data []byte, update func(*file) error) error 
 	}
 	done = true
 	if f.created && !f.complete && r.sync {
-		return pathError(r.op, r.name, syncDir(f.path))
+		return pathError(r.op, r.name, syncDir(f.File, f.path))
 	}
 	return nil
 }
@@ -70,22 +71,23 @@ func (r *request) transform(f func(old []byte) ([]byte, error)) error {
 // put replaces the contents of f, which is locked, or overwrites them if it must.
 func (r *request) put(f *file, data []byte) error {
 	next, err := r.replace(f, data)
+	if err == errInPlace {
+		return r.overwrite(f, data)
+	}
 	if err != nil {
-		if irreplaceable(err) {
-			return r.overwrite(f, data)
-		}
 		return err
 	}
-	defer opened.Release(next)
 	// Those who wait for the old file move on to the new one, to be there when we give it up.
 	opened.Release(f.File)
+	f.File, f.created = next, false
 	if r.sync {
-		return syncDir(f.path)
+		return syncDir(f.File, f.path)
 	}
 	return nil
 }
 
-// replace puts a new file in place of f and returns it, locked.
+// replace puts a new file in place of f and returns it, locked. The error is errInPlace if that cannot be done, but
+// f might be overwritten.
 func (r *request) replace(f *file, data []byte) (_ *os.File, err error) {
 	if !canReplace {
 		return nil, errInPlace
@@ -104,7 +106,7 @@ func (r *request) replace(f *file, data []byte) (_ *os.File, err error) {
 		next, err = os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err != nil {
-		return nil, err
+		return nil, orInPlace(err)
 	}
 	defer func() {
 		if err != nil {
@@ -122,24 +124,31 @@ func (r *request) replace(f *file, data []byte) (_ *os.File, err error) {
 	}
 	// After the write, which would clear the set-user-ID bit.
 	if err := inherit(next, f.File, old); err != nil {
+		return nil, orInPlace(err)
+	}
+	if err := r.flush(next); err != nil {
 		return nil, err
 	}
-	if r.sync {
-		if err := next.Sync(); err != nil {
-			return nil, err
-		}
+	if err := f.check(); err != nil {
+		return nil, err
 	}
-	// If the file was taken away from under the lock, another one is locked and changed by others now.
-	if current, err := opened.IsAt(f.File, f.path, os.Stat); err != nil || !current {
-		return nil, cmp.Or(err, errReplaced)
-	}
-	return next, os.Rename(tmp, f.path)
+	return next, orInPlace(os.Rename(tmp, f.path))
 }
 
-var errReplaced = errors.New("somebody else has removed or replaced the file")
+// flush waits until the disk has what was written to f. Without sync, it asks at least for what a network file
+// system says of that only when a descriptor is closed, see close(2).
+func (r *request) flush(f *os.File) error {
+	if r.sync {
+		return f.Sync()
+	}
+	return closeCopy(f)
+}
 
 // overwrite writes data into f. If it fails, it writes the old contents back.
 func (r *request) overwrite(f *file, data []byte) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -165,22 +174,26 @@ func (r *request) overwrite(f *file, data []byte) error {
 				return err
 			}
 		}
-		if r.sync {
-			return f.Sync()
-		}
-		return nil
+		return r.flush(f.File)
 	}()
 	if err == nil {
 		return nil
 	}
 	undoErr := f.Truncate(info.Size())
-	if _, err := f.WriteAt(old, 0); undoErr == nil {
+	if _, err := f.WriteAt(old, 0); err != nil && undoErr == nil && !f.holds(old) {
 		undoErr = err
 	}
 	if undoErr == nil && r.sync {
 		undoErr = f.Sync()
 	}
 	return undone(err, undoErr)
+}
+
+// holds reports whether these are the contents of f. Where f has a hole, on a full disk, they cannot be written back,
+// and need not.
+func (f *file) holds(contents []byte) bool {
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, int64(len(contents))))
+	return err == nil && bytes.Equal(data, contents)
 }
 
 // undone is the error of a change that was undone, or that could not be.
@@ -196,22 +209,24 @@ func undone(err, undoErr error) error {
 // already, the error matches fs.ErrExist.
 func (r *request) create(path string, flag int, data []byte) (*file, error) {
 	f, err := r.link(path, flag, data)
+	created := &file{File: f, path: path, created: true, complete: true, size: int64(len(data)), locked: true, shared: r.shared}
 	switch {
 	case err == nil && r.sync:
-		if err := syncDir(path); err != nil {
-			os.Remove(path) // it is locked, and so ours
+		if err := syncDir(f, path); err != nil {
+			created.uncreate()
 			opened.Release(f)
 			return nil, err
 		}
-	case err != nil && irreplaceable(err) && !errors.Is(err, fs.ErrExist):
-		return createEmpty(path, flag, r.perm)
+	case err == errInPlace:
+		return r.createEmpty(path, flag)
 	case err != nil:
 		return nil, err
 	}
-	return &file{File: f, path: path, created: true, complete: true}, nil
+	return created, nil
 }
 
-// link makes a file elsewhere, locks it, writes data to it, and then makes path its name.
+// link makes a file elsewhere, locks it, writes data to it, and then makes path its name. The error is errInPlace
+// if that cannot be done, but a file might be made at path.
 func (r *request) link(path string, flag int, data []byte) (_ *os.File, err error) {
 	if !canReplace {
 		return nil, errInPlace
@@ -219,7 +234,7 @@ func (r *request) link(path string, flag int, data []byte) (_ *os.File, err erro
 	tmp := beside(path, random())
 	f, err := os.OpenFile(tmp, flag|os.O_CREATE|os.O_EXCL, r.perm)
 	if err != nil {
-		return nil, err
+		return nil, orInPlace(err)
 	}
 	defer func() {
 		os.Remove(tmp)
@@ -227,7 +242,11 @@ func (r *request) link(path string, flag int, data []byte) (_ *os.File, err erro
 			opened.Release(f)
 		}
 	}()
-	if err := interlock.TryLock(f); err != nil {
+	lock := interlock.TryLock
+	if r.shared { // on NFS v4, what is open for reading can be locked for reading only
+		lock = interlock.TryRLock
+	}
+	if err := lock(f); err != nil {
 		return nil, err
 	}
 	if len(data) > 0 {
@@ -235,20 +254,18 @@ func (r *request) link(path string, flag int, data []byte) (_ *os.File, err erro
 			return nil, err
 		}
 	}
-	if r.sync {
-		if err := f.Sync(); err != nil {
-			return nil, err
-		}
+	if err := r.flush(f); err != nil {
+		return nil, err
 	}
-	return f, os.Link(tmp, path)
+	return f, orInPlace(os.Link(tmp, path))
 }
 
-func createEmpty(path string, flag int, perm fs.FileMode) (*file, error) {
-	f, err := os.OpenFile(path, flag|openFlags|os.O_CREATE|os.O_EXCL, perm)
+func (r *request) createEmpty(path string, flag int) (*file, error) {
+	f, err := os.OpenFile(path, flag|openFlags|os.O_CREATE|os.O_EXCL, r.perm)
 	if err != nil {
 		return nil, err
 	}
-	return &file{File: f, path: path, created: true}, nil
+	return &file{File: f, path: path, created: true, shared: r.shared}, nil
 }
 
 // beside is the path of a temporary file for the file at path, in the same directory.
@@ -265,3 +282,11 @@ func random() string { return "r" + strconv.FormatUint(rand.Uint64(), 36) }
 
 // errInPlace: the file must not be replaced.
 var errInPlace = errors.New("cannot be replaced")
+
+// orInPlace is for an error of making a new file or of putting it in its place.
+func orInPlace(err error) error {
+	if irreplaceable(err) {
+		return errInPlace
+	}
+	return err
+}

@@ -2,9 +2,12 @@ package lockedfile
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,9 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
-	"unsafe"
+	"time"
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/opened"
@@ -23,7 +27,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { children["do"] = do }
+func init() {
+	children["do"] = do
+	children["nolinks"] = nolinks
+	children["forgotten"] = forgotten
+}
 
 // ops are what do can do to a file.
 var ops = map[string]func(path string) error{
@@ -46,7 +54,7 @@ func enlarge(old []byte) ([]byte, error) { return append(old, large...), nil }
 // are a third argument and a fourth, its number and the error's.
 func do(args []string) {
 	if len(args) == 4 {
-		refuse(number(args[2]), number(args[3]))
+		proc.Refuse(number(args[2]), unix.Errno(number(args[3])), -1)
 	}
 	if err := ops[args[0]](args[1]); err != nil {
 		var errno syscall.Errno
@@ -65,25 +73,6 @@ func number(s string) uint32 {
 	return uint32(n)
 }
 
-// refuse makes a system call fail from now on, by seccomp(2).
-func refuse(call, errno uint32) {
-	runtime.LockOSThread()
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		panic(err)
-	}
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		panic(e)
-	}
-}
-
 // doWithout runs do with a system call that fails, and returns what it prints.
 func doWithout(op, path string, call, errno int) string {
 	p := proc.Start("do", op, path, strconv.Itoa(call), strconv.Itoa(errno))
@@ -91,10 +80,15 @@ func doWithout(op, path string, call, errno int) string {
 	return p.Expect("")
 }
 
-// doAsNobody runs do as an unprivileged user, and returns what it prints.
-func doAsNobody(t *testing.T, op, path string) string {
+// doAsNobody runs do as an unprivileged user, without a system call if there are its number and the error's, and
+// returns what it prints.
+func doAsNobody(t *testing.T, op, path string, call ...int) string {
 	t.Helper()
-	cmd := proc.Command("do", op, path)
+	args := []string{op, path}
+	for _, n := range call {
+		args = append(args, strconv.Itoa(n))
+	}
+	cmd := proc.Command("do", args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	// Where an unprivileged user can run it.
 	cmd.Path = filepath.Join("/tmp", fmt.Sprintf("lockedfile-test-%d", os.Getpid()))
@@ -187,6 +181,26 @@ func TestFullDiskIsRolledBackInPlace(t *testing.T) {
 	}
 }
 
+// Where the old file has a hole, there is no room to write it back, and no need.
+func TestSparseFileIsRolledBackInPlace(t *testing.T) {
+	path := smallDisk(t, "old", 0)
+	filler := filepath.Join(filepath.Dir(path), "filler")
+	must(t, os.Truncate(path, 600_000))
+	contents, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.Truncate(filler, 800_000))
+	f, err := os.OpenFile(filler, os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if got := doAsNobody(t, "write", path); !strings.HasPrefix(got, "ENOSPC") || strings.Contains(got, "restored") {
+		t.Error(got)
+	}
+	holds(t, path, string(contents))
+}
+
 func TestUnwritableDirectoryIsWrittenInPlace(t *testing.T) {
 	contents := strings.Repeat("old", 5000)
 	for op, want := range map[string]string{
@@ -235,6 +249,150 @@ func TestNewFileIsLockedWhenItAppears(t *testing.T) {
 	must(t, err)
 	defer opened.Release(created)
 	look(path + "2")
+
+	// On NFS v4, what is open for reading can be locked for reading only.
+	r.shared = true
+	created, err = r.link(path+"3", os.O_RDONLY, nil)
+	must(t, err)
+	defer opened.Release(created)
+	if err := TryWrite(path+"3", nil, 0); !errors.Is(err, interlock.ErrLocked) {
+		t.Error(err)
+	}
+	reader, err := OpenFile(bg, path+"3", os.O_RDONLY, 0)
+	must(t, err)
+	must(t, reader.Close())
+}
+
+// What a directory is called need not lead there.
+func TestDirectoryThatOnlyTheKernelKnows(t *testing.T) {
+	gone := filepath.Join(t.TempDir(), "dir")
+	must(t, os.Mkdir(gone, 0o755))
+	dir, err := os.Open(gone)
+	must(t, err)
+	defer dir.Close()
+	must(t, os.Remove(gone))
+	other := gone + " (deleted)" // as the kernel calls it
+	must(t, os.Mkdir(other, 0o755))
+	must(t, os.WriteFile(filepath.Join(other, "data"), []byte("other"), 0o600))
+	path := fmt.Sprintf("/proc/self/fd/%d/data", dir.Fd())
+	if data, err := Read(bg, path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%q, %v", data, err)
+	}
+	if err := Write(bg, path, []byte("new"), 0o600); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	holds(t, filepath.Join(other, "data"), "other")
+
+	needRoot(t)
+	over := filepath.Dir(gone)
+	must(t, os.WriteFile(filepath.Join(over, "data"), []byte("under"), 0o600))
+	t.Chdir(over)
+	if err := unix.Mount("tmpfs", over, "tmpfs", 0, ""); err != nil {
+		t.Skip("cannot mount:", err)
+	}
+	defer unix.Unmount(over, unix.MNT_DETACH)
+	must(t, os.WriteFile(filepath.Join(over, "data"), []byte("over"), 0o600))
+	must(t, Append(bg, "data", []byte("!"), 0o600))
+	must(t, Transform(bg, "data", 0o600, func(old []byte) ([]byte, error) { return append(old, '!'), nil }))
+	holds(t, "data", "under!!")
+	holds(t, filepath.Join(over, "data"), "over")
+}
+
+// In a sticky directory no file is created where somebody else's link leads to.
+func TestNothingIsCreatedByALinkOfAnother(t *testing.T) {
+	needRoot(t)
+	sticky, elsewhere := t.TempDir(), t.TempDir()
+	must(t, os.Chmod(sticky, fs.ModeSticky|0o777))
+	for op := range ops {
+		for uid, may := range map[int]bool{0: true, 65534: false} {
+			link, target := filepath.Join(sticky, fmt.Sprint(op, uid)), filepath.Join(elsewhere, fmt.Sprint(op, uid))
+			must(t, os.Symlink(target, link))
+			must(t, os.Lchown(link, uid, uid))
+			err := ops[op](link)
+			if _, statErr := os.Lstat(target); may != (err == nil) || may != (statErr == nil) || !may && !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("%s by a link of %d: %v, %v", op, uid, err, statErr)
+			}
+		}
+	}
+}
+
+// A link that is another one by the time that it has been read proves nothing.
+func TestLinkThatIsExchanged(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink("one", link))
+	before, err := os.Lstat(link)
+	must(t, err)
+	must(t, mayFollow(link, before))
+	if err := mayFollow(link, nil); err != errAgain { // it was not there before
+		t.Error(err)
+	}
+	must(t, os.Symlink("two", link+"2"))
+	must(t, os.Rename(link+"2", link))
+	if err := mayFollow(link, before); err != errAgain {
+		t.Error(err)
+	}
+	must(t, os.Remove(link))
+	if err := mayFollow(link, before); err != errAgain {
+		t.Error(err)
+	}
+	must(t, os.WriteFile(link, nil, 0o600))
+	if err := mayFollow(link, before); err != errAgain {
+		t.Error(err)
+	}
+}
+
+// A new file that is open for reading is not removed under another reader.
+func TestNewFileThatOthersReadIsLeft(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	r := newRequest(bg, "open", path, 0o600)
+	r.shared = true
+	f, err := r.create(path, os.O_RDONLY, nil)
+	must(t, err)
+	reader, err := OpenFile(bg, path, os.O_RDONLY, 0)
+	must(t, err)
+	f.uncreate()
+	holds(t, path, "")
+	must(t, reader.Close())
+	f.uncreate()
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	opened.Release(f.File)
+}
+
+// What somebody else has written to a new file, without a lock, stays.
+func TestFailedTransformLeavesWhatOthersWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data")
+	failure := errors.New("failure")
+	err := Transform(bg, path, 0o600, func([]byte) ([]byte, error) {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		must(t, err)
+		_, err = f.WriteString("theirs")
+		must(t, err)
+		return nil, cmp.Or(f.Close(), failure)
+	})
+	if err != failure {
+		t.Error(err)
+	}
+	holds(t, path, "theirs")
+}
+
+// Where the directory cannot be read, the whole file system is synced.
+func TestDirectoryThatCannotBeReadIsSynced(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	must(t, os.Chmod(filepath.Dir(filepath.Dir(dir)), 0o755))
+	must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	must(t, os.Chmod(dir, 0o333))
+	for _, op := range []string{"write", "append", "transform"} {
+		path := filepath.Join(dir, op)
+		if got := doAsNobody(t, op, path, unix.SYS_SYNCFS, int(unix.EIO)); !strings.HasPrefix(got, "EIO") || !strings.Contains(got, path+":") {
+			t.Error(op, got)
+		}
+		if got := doAsNobody(t, op, path); got != "ok" {
+			t.Error(op, got)
+		}
+	}
 }
 
 // A directory that is writable, but an owner that cannot be kept.
@@ -370,6 +528,136 @@ func TestFileSystemWithoutHardLinks(t *testing.T) {
 	}
 }
 
+// nolinks makes a file where there are no hard links, so that it can be seen before it is locked; and then
+// fails. In between, somebody else appends to it, or the wait for its lock ends.
+func nolinks(args []string) {
+	proc.Refuse(unix.SYS_LINKAT, unix.EPERM, -1)
+	ctx, cancel := context.WithCancel(bg)
+	r := newRequest(ctx, "transform", args[0], 0o600)
+	lock := r.lock
+	r.lock = func(f *os.File) error {
+		r.lock = lock
+		switch args[1] {
+		case "append":
+			interlock.Must(0, Append(bg, args[0], []byte("precious"), 0))
+		case "cancel":
+			cancel()
+		}
+		return lock(f)
+	}
+	fmt.Println(r.transform(func(old []byte) ([]byte, error) { return nil, fmt.Errorf("given %q", old) }))
+}
+
+func TestAFileThatAppearsEmptyIsNobodysYet(t *testing.T) {
+	for _, do := range []string{"append", "cancel", "nothing"} {
+		path := filepath.Join(t.TempDir(), "data")
+		p := proc.Start("nolinks", path, do)
+		got := p.Expect("")
+		must(t, p.Close())
+		data, err := os.ReadFile(path)
+		if do == "append" {
+			if got != `given "precious"` || string(data) != "precious" {
+				t.Errorf("%s: %s, and the file holds %q, %v", do, got, data, err)
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %s, and the file is left, %v", do, got, err)
+		}
+	}
+}
+
+// forgotten reads a file that is replaced while it waits for it, where the file system then knows the old one no
+// more: a call on it fails.
+func forgotten(args []string) {
+	path := args[0]
+	low := interlock.Must(os.Open("/dev/null"))
+	r := newRequest(bg, "read", path, 0)
+	lock := r.lock
+	r.lock = func(f *os.File) error {
+		r.lock = lock
+		interlock.Must(0, os.Rename(path+"2", path))
+		proc.Refuse(number(args[1]), unix.Errno(number(args[2])), int(f.Fd()))
+		low.Close() // its number is for the next file: that of f does not become free in time
+		return lock(f)
+	}
+	f, err := r.open(os.O_RDWR, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	data, err := io.ReadAll(f)
+	fmt.Println(string(data), err)
+}
+
+func TestWaitersOfAForgottenFileMoveOn(t *testing.T) {
+	for _, fails := range [][2]int{
+		{unix.SYS_FSTAT, int(unix.ESTALE)}, {unix.SYS_FSTAT, int(unix.ENOENT)}, {unix.SYS_FLOCK, int(unix.ESTALE)},
+	} {
+		path := newFile(t, "old")
+		must(t, os.WriteFile(path+"2", []byte("new"), 0o600))
+		p := proc.Start("forgotten", path, strconv.Itoa(fails[0]), strconv.Itoa(fails[1]))
+		if got := p.Expect(""); got != "new <nil>" {
+			t.Error(fails, got)
+		}
+		must(t, p.Close())
+	}
+}
+
+// What a file system says of a write only when a descriptor is closed, is not lost; and if nobody waits for the
+// disk, it comes in time.
+func TestErrorsOfClosing(t *testing.T) {
+	for op := range ops {
+		path := newFile(t, "old")
+		if got := doWithout(op, path, unix.SYS_CLOSE, int(unix.EDQUOT)); !strings.HasPrefix(got, "EDQUOT") || !strings.Contains(got, path+":") {
+			t.Error(op, got)
+		}
+		if !strings.HasPrefix(op, "nosync") {
+			continue
+		}
+		holds(t, path, "old")
+		if got := doWithout(op, path+"2", unix.SYS_CLOSE, int(unix.EDQUOT)); !strings.HasPrefix(got, "EDQUOT") {
+			t.Error(op, got)
+		}
+		if _, err := os.Stat(path + "2"); !errors.Is(err, fs.ErrNotExist) {
+			t.Error(op, "created", err)
+		}
+		alone(t, path)
+	}
+}
+
+// An error of the disk is no reason to overwrite a file.
+func TestOtherErrorsLeaveTheFileAlone(t *testing.T) {
+	path := newFile(t, "old")
+	before := owner(t, path)
+	if got := doWithout("write", path, unix.SYS_FSYNC, int(unix.EINVAL)); !strings.HasPrefix(got, "EINVAL") {
+		t.Error(got)
+	}
+	if after := owner(t, path); after.Ino != before.Ino || after.Mtim != before.Mtim {
+		t.Error("written to")
+	}
+	holds(t, path, "old")
+}
+
+// A link of /proc leads to a file, too, that has no name any more. That cannot be changed.
+func TestFileWithoutAName(t *testing.T) {
+	path := newFile(t, "old")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	must(t, os.Remove(path))
+	name := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	for op := range ops {
+		if err := finish(t, start(func() error { return ops[op](name) })); !errors.Is(err, errReplaced) {
+			t.Error(op, err)
+		}
+	}
+	if data, err := Read(bg, name); string(data) != "old" {
+		t.Error(string(data), err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
 func TestWhatIsNoRegularFileIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	fifo, sock := filepath.Join(dir, "fifo"), filepath.Join(dir, "socket")
@@ -498,6 +786,52 @@ func TestAccessControlListsAreKept(t *testing.T) {
 }
 
 // Something in the way of the temporary file is no reason to be less safe.
+// Not even for an instant is the new file open to the group that its access control list shuts out, though the
+// mode of such a file looks as if it were.
+func TestNewFileIsNotOpenToWhomTheListShutsOut(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp("/tmp", "lockedfile-test-*") // which others can reach
+	must(t, err)
+	defer os.RemoveAll(dir)
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "data")
+	must(t, os.WriteFile(path, []byte("secret"), 0o600))
+	must(t, os.Chown(path, 0, 4242))
+	if err := unix.Setxattr(path, "system.posix_acl_access", acl(1000), 0); err != nil {
+		t.Skipf("no access control lists on the file system of %s: %v", path, err)
+	}
+	stop := make(chan struct{})
+	var member sync.WaitGroup
+	member.Go(func() {
+		runtime.LockOSThread() // and the thread ends with the goroutine
+		unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
+		unix.RawSyscall(unix.SYS_SETRESGID, 4242, 4242, 4242)
+		unix.RawSyscall(unix.SYS_SETRESUID, 4343, 4343, 4343)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			names, _ := filepath.Glob(filepath.Join(dir, ".data.lockedfile-*"))
+			for _, name := range append(names, path) {
+				for range 30 {
+					if fd, err := unix.Open(name, unix.O_RDONLY, 0); err == nil {
+						t.Errorf("%s can be read", name)
+						unix.Close(fd)
+						return
+					}
+				}
+			}
+		}
+	})
+	for begin := time.Now(); time.Since(begin) < 500*time.Millisecond && !t.Failed(); {
+		must(t, Write(WithoutSync(bg), path, []byte("secret"), 0))
+	}
+	close(stop)
+	member.Wait()
+}
+
 func TestPlantedTemporaryFile(t *testing.T) {
 	path := newFile(t, "old")
 	before, err := os.Stat(path)

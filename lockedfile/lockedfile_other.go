@@ -28,4 +28,7 @@ func lockable(flag int) int {
 func inode(fs.FileInfo) string                   { return "" }
 func inherit(_, _ *os.File, _ fs.FileInfo) error { return errInPlace }
 func irreplaceable(err error) bool               { return err == errInPlace }
-func syncDir(string) error                       { return nil }
+func syncDir(*os.File, string) error             { return nil }
+func mayFollow(string, fs.FileInfo) error        { return nil }
+func closeCopy(*os.File) error                   { return nil }
+func named(f *os.File, _ string) *os.File        { return f }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock"
+	"github.com/interlock-go/interlock/internal/opened"
 	"github.com/interlock-go/interlock/internal/proc"
 	"github.com/interlock-go/interlock/internal/wine"
 	"go.uber.org/goleak"
@@ -27,8 +28,6 @@ import (
 // children are what the test binary does in processes of their own.
 var children = map[string]proc.Func{
 	"increment": increment,
-	"turns":     turns,
-	"anew":      anew,
 }
 
 func TestMain(m *testing.M) {
@@ -178,7 +177,7 @@ func TestTransformsLoseNothingWhileOthersAreKilled(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			for range 10 {
+			for range 30 {
 				cmd := proc.Command("increment", path, "1000000")
 				out, err := cmd.StdoutPipe()
 				if err == nil {
@@ -216,69 +215,6 @@ func TestTransformsLoseNothingWhileOthersAreKilled(t *testing.T) {
 	}
 }
 
-// two are contents that cannot be mistaken for a part or a mix of each other.
-var two = [2]string{strings.Repeat("first", 40_000), strings.Repeat("second", 50_000)}
-
-// turns changes a file by turns to the one and the other of two.
-func turns(args []string) {
-	ctx := WithoutSync(bg) // a crash of a process is no crash of the system
-	fmt.Println("ready")
-	for i := 0; ; i++ {
-		data := []byte(two[i%2])
-		var err error
-		if i%3 == 0 {
-			err = Transform(ctx, args[0], 0, func([]byte) ([]byte, error) { return data, nil })
-		} else {
-			err = Write(ctx, args[0], data, 0)
-		}
-		if err != nil {
-			panic(err)
-		}
-	}
-}
-
-// anew creates a file again and again.
-func anew(args []string) {
-	fmt.Println("ready")
-	for i := 0; ; i++ {
-		os.Remove(args[0])
-		if err := Write(WithoutSync(bg), args[0], []byte(two[i%2]), 0o640); err != nil {
-			panic(err)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
-
-// kills is how often a writer is killed.
-func kills() int {
-	n, _ := strconv.Atoi(os.Getenv("INTERLOCK_KILLS"))
-	return cmp.Or(n, 1000)
-}
-
-// killAtRandom runs child on each path again and again and kills it, n times in all, and calls check
-// after each kill, once at a time.
-func killAtRandom(t *testing.T, n int, child string, paths []string, check func(path string)) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, path := range paths {
-		wg.Go(func() {
-			for range n / len(paths) {
-				p := proc.Start(child, path)
-				p.Expect("ready")
-				time.Sleep(rand.N(5 * time.Millisecond))
-				p.Kill()
-				mu.Lock()
-				check(path)
-				mu.Unlock()
-				if t.Failed() {
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
 // replaces skips a test where a file is not replaced, but overwritten.
 func replaces(t testing.TB) {
 	t.Helper()
@@ -294,75 +230,6 @@ func hasMode(t testing.TB, path string, want fs.FileMode) {
 	must(t, err)
 	if runtime.GOOS != "windows" && info.Mode() != want {
 		t.Error(info.Mode())
-	}
-}
-
-func TestKilledWriterLeavesOldOrNew(t *testing.T) {
-	replaces(t)
-	var paths []string
-	for range 4 {
-		path := newFile(t, two[0])
-		must(t, os.Chmod(path, 0o640))
-		paths = append(paths, path)
-	}
-	seen := map[string]int{}
-	leftovers := 0
-	// A reader that does not lock, all the time.
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(time.Millisecond):
-			}
-			if data, err := os.ReadFile(paths[0]); err != nil || string(data) != two[0] && string(data) != two[1] {
-				t.Errorf("a reader found %d bytes, %v", len(data), err)
-				return
-			}
-		}
-	})
-	killAtRandom(t, kills(), "turns", paths, func(path string) {
-		data, err := os.ReadFile(path)
-		if err != nil || string(data) != two[0] && string(data) != two[1] {
-			t.Errorf("%d bytes that nobody wrote, %v", len(data), err)
-		}
-		seen[string(data)]++
-		hasMode(t, path, 0o640)
-		if left, _ := filepath.Glob(beside(path, "*")); len(left) > 0 {
-			leftovers++
-		}
-	})
-	close(stop)
-	wg.Wait()
-	t.Logf("%d times the one, %d the other; %d times in the middle", seen[two[0]], seen[two[1]], leftovers)
-	if len(seen) < 2 || leftovers == 0 {
-		t.Error("the kills came at no interesting moments")
-	}
-	for _, path := range paths {
-		must(t, Write(bg, path, []byte("end"), 0))
-		holds(t, path, "end")
-	}
-}
-
-func TestKilledCreatorLeavesNothingOrAll(t *testing.T) {
-	replaces(t)
-	paths := []string{filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "data")}
-	missing, whole := 0, 0
-	killAtRandom(t, kills()/5, "anew", paths, func(path string) {
-		switch data, err := os.ReadFile(path); {
-		case errors.Is(err, fs.ErrNotExist):
-			missing++
-		case err != nil || string(data) != two[0] && string(data) != two[1]:
-			t.Errorf("%d bytes that nobody wrote, %v", len(data), err)
-		default:
-			whole++
-		}
-	})
-	t.Logf("%d times missing, %d times whole", missing, whole)
-	if missing == 0 || whole == 0 {
-		t.Error("the kills came at no interesting moments")
 	}
 }
 
@@ -653,6 +520,51 @@ func TestJSONErrorsTellWhere(t *testing.T) {
 	}
 }
 
+type nested struct{ N int }
+
+func (n *nested) UnmarshalJSON(data []byte) error {
+	if string(data) == `"own"` {
+		return json.Unmarshal([]byte("{"), n)
+	}
+	type plain nested
+	return json.Unmarshal(data, (*plain)(n))
+}
+
+// An offset in what a type has decoded by itself is none in the file.
+func TestJSONErrorsTellNoWrongPlace(t *testing.T) {
+	type config struct {
+		Pad string
+		In  nested
+	}
+	for contents, offset := range map[string]string{
+		`{"Pad": "some", "In": {"N": "one"}}`: "",
+		`{"Pad": "some", "In": "own"}`:        "",
+		`{"Pad": 1, "In": {"N": 1}}`:          "byte 9:",
+		`{"Pad": "some", "In": {"N": }}`:      "byte 29:",
+	} {
+		path := newFile(t, contents)
+		err := TransformJSON(bg, path, 0, func(v *config) error { t.Error("called"); return nil })
+		var pathErr *fs.PathError
+		if !errors.As(err, &pathErr) || pathErr.Path != path || !strings.Contains(err.Error(), cmp.Or(offset, path)) ||
+			offset == "" && strings.Contains(err.Error(), "byte ") {
+			t.Errorf("%s: %v", contents, err)
+		}
+		holds(t, path, contents)
+	}
+}
+
+// Errors name what was called, and the file as it was named.
+func TestErrorsOfTheLockNameTheCall(t *testing.T) {
+	t.Chdir(t.TempDir())
+	must(t, Write(bg, "data", nil, 0o600))
+	hold(t, "data")
+	err := TryWrite("data", nil, 0)
+	var pathErr *fs.PathError
+	if !errors.As(err, &pathErr) || pathErr.Op != "write" || pathErr.Path != "data" || pathErr.Err != interlock.ErrLocked {
+		t.Errorf("%#v", err)
+	}
+}
+
 func TestSymbolicLinkIsFollowed(t *testing.T) {
 	wine.Skip(t, "has no symbolic links")
 	dir := t.TempDir()
@@ -721,6 +633,81 @@ func TestChangeOfAFileThatIsReplacedMeanwhile(t *testing.T) {
 		t.Error(err)
 	}
 	holds(t, path, "101")
+}
+
+// That holds where a file is overwritten, too.
+func TestOverwriteOfAFileThatIsGone(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be removed here")
+	}
+	path := newFile(t, "old")
+	r := newRequest(bg, "write", path, 0)
+	f, err := r.open(os.O_RDWR, nil)
+	must(t, err)
+	defer opened.Release(f.File)
+	must(t, os.Rename(path, path+"2"))
+	must(t, os.WriteFile(path, []byte("another"), 0o600))
+	if err := r.overwrite(f, []byte("new")); err != errReplaced {
+		t.Error(err)
+	}
+	holds(t, path, "another")
+	holds(t, path+"2", "old")
+}
+
+// On a file system where a file never is the one at its path, the processor has something else to do.
+func TestWhatNeverEndsIsNotAllThatIsDone(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be replaced here")
+	}
+	path := newFile(t, "old")
+	ctx, cancel := context.WithTimeout(bg, 500*time.Millisecond)
+	defer cancel()
+	r := newRequest(ctx, "read", path, 0)
+	rounds := 0
+	r.lock = func(*os.File) error {
+		rounds++
+		must(t, os.WriteFile(path+"2", nil, 0o600))
+		return os.Rename(path+"2", path)
+	}
+	if _, err := r.open(os.O_RDONLY, nil); err != ctx.Err() {
+		t.Error(err)
+	}
+	if rounds > 2000 {
+		t.Error(rounds)
+	}
+}
+
+// A link that is changed while a file is made where it leads to, leaves none there.
+func TestNoStrayFileWhereALinkLed(t *testing.T) {
+	if !canReplace {
+		t.Skip("an open file cannot be removed here")
+	}
+	dir := t.TempDir()
+	link, elsewhere := filepath.Join(dir, "link"), filepath.Join(dir, "elsewhere")
+	must(t, os.Symlink("elsewhere", link))
+	for _, complete := range []bool{true, false} {
+		r := newRequest(bg, "write", link, 0o600)
+		calls := 0
+		f, err := r.open(os.O_RDWR, func(path string) (*file, error) {
+			if calls++; calls == 1 {
+				must(t, os.Remove(link))
+			}
+			if !complete { // as without hard links
+				return r.createEmpty(path, os.O_RDWR)
+			}
+			return r.create(path, os.O_RDWR, []byte("new"))
+		})
+		must(t, err)
+		if f.path != link || calls != 2 {
+			t.Error(f.path, calls)
+		}
+		must(t, opened.Release(f.File))
+		if _, err := os.Lstat(elsewhere); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("left behind:", err)
+		}
+		must(t, os.Remove(link))
+		must(t, os.Symlink("elsewhere", link))
+	}
 }
 
 // Two who have each the lock of another file that was at the path do not disturb each other.
@@ -793,4 +780,29 @@ func TestOpenFileLeavesNothingIfItFails(t *testing.T) {
 	must(t, err)
 	must(t, f.Close())
 	must(t, other.Close())
+}
+
+// An oddContext ends with an error that cannot be compared.
+type oddContext struct{ context.Context }
+
+type oddError []error
+
+func (oddError) Error() string { return "odd" }
+
+func (c oddContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return oddError{err}
+	}
+	return nil
+}
+
+func TestContextWhoseErrorCannotBeCompared(t *testing.T) {
+	path := newFile(t, "data")
+	f := hold(t, path)
+	ctx, cancel := context.WithTimeout(bg, time.Millisecond)
+	defer cancel()
+	if _, err := Read(oddContext{ctx}, path); !errors.As(err, new(oddError)) {
+		t.Error(err)
+	}
+	must(t, f.Close())
 }

@@ -43,6 +43,10 @@ func inherit(f, from *os.File, old fs.FileInfo) error {
 			return err
 		}
 	}
+	// Before the mode: of a file with an access control list, its group bits are not those of the group.
+	if err := inheritACL(f, from); err != nil {
+		return err
+	}
 	if err := f.Chmod(old.Mode()); err != nil {
 		return err
 	}
@@ -50,14 +54,11 @@ func inherit(f, from *os.File, old fs.FileInfo) error {
 	if info, err = f.Stat(); err == nil && (info.Mode() != old.Mode() || owner(info) != owner(old)) {
 		err = errInPlace
 	}
-	if err != nil {
-		return err
-	}
-	return inheritACL(f, from)
+	return err
 }
 
-// irreplaceable reports whether err means that the file at a path cannot be replaced, or not be
-// linked to, but might be written.
+// irreplaceable reports whether err, of making a new file or of putting it in its place, means that the
+// file at that place might be written nevertheless.
 func irreplaceable(err error) bool {
 	var errno syscall.Errno
 	return err == errInPlace || errors.As(err, &errno) && slices.Contains([]syscall.Errno{
@@ -70,12 +71,73 @@ func irreplaceable(err error) bool {
 	}, errno)
 }
 
-// syncDir waits until the disk has the entry of path in its directory.
-func syncDir(path string) error {
+// closeCopy closes a copy of the descriptor of f.
+func closeCopy(f *os.File) error {
+	if fd := duplicate(f); fd >= 0 {
+		return syscall.Close(fd)
+	}
+	return nil // the error of closing f itself is returned, too
+}
+
+// named gives f, which was opened by the name of a temporary file, the one that it has now, for its Name and its errors.
+// If that is not possible, f stays as it is.
+func named(f *os.File, name string) *os.File {
+	if f.Name() == name {
+		return f
+	}
+	fd := duplicate(f) // it has the same lock
+	if fd < 0 {
+		return f
+	}
+	f.Close()
+	return os.NewFile(uintptr(fd), name)
+}
+
+// duplicate returns a copy of the descriptor of f, or -1. Not all systems have F_DUPFD_CLOEXEC.
+func duplicate(f *os.File) int {
+	fd := -1
+	if conn, err := f.SyscallConn(); err == nil {
+		conn.Control(func(own uintptr) {
+			syscall.ForkLock.RLock() // no child gets it
+			defer syscall.ForkLock.RUnlock()
+			if copied, err := syscall.Dup(int(own)); err == nil {
+				syscall.CloseOnExec(copied)
+				fd = copied
+			}
+		})
+	}
+	return fd
+}
+
+// mayFollow returns an error for a symbolic link of somebody else's in a sticky directory that everybody may write to, but for
+// one of the directory's owner. So does Linux when it follows one (fs.protected_symlinks, proc(5)). The link has
+// been read since it was looked at before.
+func mayFollow(link string, before fs.FileInfo) error {
+	info, err := os.Lstat(link)
+	if before == nil || errors.Is(err, fs.ErrNotExist) || err == nil && (info.Mode()&fs.ModeSymlink == 0 || !os.SameFile(info, before)) {
+		return errAgain
+	}
+	if err != nil {
+		return err
+	}
+	path, _ := filepath.Split(link)
+	dir, err := os.Stat(path + ".")
+	if err != nil {
+		return err
+	}
+	owner := func(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+	if dir.Mode()&fs.ModeSticky != 0 && dir.Mode()&0o002 != 0 && owner(info) != os.Geteuid() && owner(info) != owner(dir) {
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// syncDir waits until the disk has the entry of path, where f is, in its directory.
+func syncDir(f *os.File, path string) error {
 	dir, _ := filepath.Split(path)
 	d, err := os.Open(dir + ".")
 	if errors.Is(err, fs.ErrPermission) { // one that can be searched but not read
-		return nil
+		return syncFileSystem(f)
 	}
 	if err != nil {
 		return err
