@@ -19,9 +19,9 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/interlock-go/interlock"
@@ -31,7 +31,7 @@ import (
 // A RunningError says that the program runs already. It matches [interlock.ErrLocked].
 type RunningError struct {
 	Path string
-	PID  int // 0 if it could not be read
+	PID  int // 0 if it is not known
 }
 
 func (e *RunningError) Error() string {
@@ -54,27 +54,21 @@ type File struct {
 // must not go with the garbage.
 var files sync.Map
 
-// maxRounds is how often a file may change while it is being opened. More is not a race but a file
-// system on which a file never is the one at its path.
-const maxRounds = 100_000
-
-var errStale = errors.New("the file is removed or replaced again and again")
-
 // Create makes the file at path, with mode 0644 before umask, or takes over the one that is there,
 // and writes the process ID and a newline to it. It does not wait, but for up to a second if others
 // hold a shared lock, as [Read] does for an instant. If the program runs already,
-// the error is a [*RunningError]. Other errors are an [*fs.PathError]; they include a path that is a
-// symbolic link or anything else but a regular file, and a file that contains something else than a PID.
+// the error is a [*RunningError], with the PID that [Read] tells. Other errors are an [*fs.PathError]; they include
+// a path that is a symbolic link or anything else but a regular file, and a file that contains something else than a PID.
 func Create(path string) (*File, error) {
 	begin := time.Now()
-	abs, err := absolute(path)
+	abs, err := opened.Absolute(path)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "create", Path: path, Err: err}
 	}
-	for range maxRounds {
-		f, err := open(path, os.O_RDWR, true)
-		if errors.Is(err, fs.ErrExist) {
-			continue // created this moment
+	for range opened.Rounds {
+		f, created, err := open(path, os.O_RDWR, true)
+		if errors.Is(err, fs.ErrExist) || err == errAgain {
+			continue // created this moment, or removed
 		}
 		if passing(err) && time.Since(begin) < time.Second {
 			time.Sleep(rand.N(time.Millisecond))
@@ -84,6 +78,10 @@ func Create(path string) (*File, error) {
 			return nil, err
 		}
 		err = interlock.TryLock(f)
+		if opened.Forgotten(err) {
+			opened.Release(f)
+			continue
+		}
 		// Who only looks has a shared lock; who runs has an exclusive one.
 		held := errors.Is(err, interlock.ErrLocked) && errors.Is(interlock.TryRLock(f), interlock.ErrLocked)
 		switch current, statErr := opened.IsAt(f, path, os.Lstat); {
@@ -94,7 +92,11 @@ func Create(path string) (*File, error) {
 			opened.Release(f) // whoever has the lock of a file that is gone has nothing
 		case err == nil:
 			if err := mayOverwrite(f); err != nil {
-				opened.Release(f)
+				if info, statErr := f.Stat(); statErr == nil && info.Size() == 0 { // which may be ours
+					removeAndRelease(f, path)
+				} else {
+					opened.Release(f)
+				}
 				return nil, err
 			}
 			if err := write(f); err != nil {
@@ -105,7 +107,7 @@ func Create(path string) (*File, error) {
 			files.Store(file, nil)
 			return file, nil
 		case held:
-			pid, current := runningPID(f, path)
+			pid, current, _ := runningPID(f, path)
 			opened.Release(f)
 			if current {
 				return nil, &RunningError{path, pid}
@@ -115,18 +117,23 @@ func Create(path string) (*File, error) {
 			// At random, or contenders that look whether the lock is held in earnest keep it
 			// from each other in step.
 			time.Sleep(rand.N(time.Millisecond))
+		case created && errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.ENOLCK):
+			// Nobody can have it locked here. That there are no locks left (ENOLCK), may be so for us alone.
+			removeAndRelease(f, path)
+			return nil, err
 		default:
 			opened.Release(f)
 			return nil, err
 		}
 	}
-	return nil, &fs.PathError{Op: "create", Path: path, Err: errStale}
+	return nil, &fs.PathError{Op: "create", Path: path, Err: opened.ErrStale}
 }
 
-// mayOverwrite refuses what was never a PID file. A crash can have left a part of one.
+// mayOverwrite refuses what was never a PID file. A crash can have left a part of one, and a power failure
+// zeros in its place.
 func mayOverwrite(f *os.File) error {
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, 32))
-	if err == nil && (len(data) == 32 || len(bytes.Trim(data, "0123456789 \r\n")) > 0) {
+	if err == nil && (len(data) == 32 || len(bytes.Trim(data, "0123456789 \r\n\x00")) > 0) {
 		err = &fs.PathError{Op: "create", Path: f.Name(), Err: errNoPID}
 	}
 	return err
@@ -144,23 +151,53 @@ func write(f *os.File) error {
 // settle is how long the holder of a lock may take to write its PID.
 const settle = 20 * time.Millisecond
 
-// runningPID returns the PID in f, a file that somebody else has locked, or 0, and whether f has
-// stayed the file at path.
-func runningPID(f *os.File, path string) (pid int, current bool) {
+// runningPID returns the PID in f, a file that somebody else has locked, unless that is known to be
+// the PID of another; and whether f has stayed the file at path.
+func runningPID(f *os.File, path string) (pid int, current bool, err error) {
 	for begin := time.Now(); ; time.Sleep(settle / 20) {
 		pid, err := readPID(f)
-		current, statErr := opened.IsAt(f, path, os.Lstat)
-		// A process that is gone is not the one that has the lock, but one before it.
-		if err == nil && gone(pid) {
-			pid, err = 0, errNoPID
+		if err == nil && isOther(pid, f, path) {
+			pid, err = 0, &fs.PathError{Op: "read", Path: path, Err: errOther}
 		}
-		if err == nil || !current || statErr != nil || time.Since(begin) > settle {
-			return pid, current
+		current, statErr := opened.IsAt(f, path, os.Lstat)
+		if statErr != nil {
+			return 0, true, statErr
+		}
+		if err == nil || !current || time.Since(begin) > settle {
+			return pid, current, err
 		}
 	}
 }
 
-var errNoPID = errors.New("does not contain a process ID")
+// isOther reports whether it is known that the process is not the one that has locked the file at path, but one
+// before it: it is gone, or the system names another that lives. If that one is gone, it has passed the lock on.
+func isOther(pid int, f *os.File, path string) bool {
+	if gone(pid) {
+		return true
+	}
+	// Who has written it a moment ago and is gone, has not left its number to another so soon. To know that
+	// saves much, where many want to run.
+	if info, err := f.Stat(); err == nil && time.Since(info.ModTime()) < time.Second {
+		return false
+	}
+	other := false
+	holders, _ := interlock.Holders(path)
+	for _, h := range holders {
+		if h.Shared || h.Waiting || h.PID == 0 {
+			continue
+		}
+		if h.PID == pid {
+			return false
+		}
+		other = other || !gone(h.PID)
+	}
+	return other
+}
+
+var (
+	errNoPID = errors.New("does not contain a process ID")
+	errOther = errors.New("contains the process ID of another than who runs")
+)
 
 func readPID(f *os.File) (int, error) {
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, 32))
@@ -181,40 +218,51 @@ func readPID(f *os.File) (int, error) {
 // since have been given to another.
 //
 // If there is no file, the error matches [fs.ErrNotExist]. If the file does not contain a
-// process ID, the error is an [*fs.PathError], pid is 0, and running is nevertheless right.
+// process ID, or if the program runs and it is known that the process ID is not its own but one of before, the
+// error is an [*fs.PathError], pid is 0, and running is nevertheless right. Known is that of a process that is gone,
+// and of any other that does not have the lock by what [interlock.Holders] tells, from a second after the file was
+// written.
 func Read(path string) (pid int, running bool, err error) {
-	for range maxRounds {
-		f, err := open(path, os.O_RDONLY, false)
+	begin := time.Now()
+	for range opened.Rounds {
+		f, _, err := open(path, os.O_RDONLY, false)
+		if err == errAgain {
+			continue
+		}
+		if passing(err) && time.Since(begin) < time.Second {
+			time.Sleep(rand.N(time.Millisecond))
+			continue
+		}
 		if err != nil {
 			return 0, false, err
 		}
 		pid, running, current, err := look(f, path)
 		opened.Release(f)
-		if current || err != nil && !errors.Is(err, errNoPID) {
+		if current {
 			return pid, running, err
 		}
 	}
-	return 0, false, &fs.PathError{Op: "read", Path: path, Err: errStale}
+	return 0, false, &fs.PathError{Op: "read", Path: path, Err: opened.ErrStale}
 }
 
+// look reads f. What it returns is to be believed if f is current, the file at path.
 func look(f *os.File, path string) (pid int, running, current bool, err error) {
 	err = interlock.TryRLock(f)
-	if errors.Is(err, interlock.ErrLocked) {
-		running = true
-		pid, _ = runningPID(f, path)
-	} else if err != nil {
-		return 0, false, false, err
+	switch {
+	case opened.Forgotten(err):
+		return 0, false, false, nil
+	case errors.Is(err, interlock.ErrLocked):
+		pid, current, err = runningPID(f, path)
+		return pid, true, current, err
+	case err != nil:
+		return 0, false, true, err
 	}
-	if pid == 0 {
-		pid, err = readPID(f)
-	} else {
-		err = nil
-	}
+	pid, err = readPID(f)
 	current, statErr := opened.IsAt(f, path, os.Lstat)
 	if statErr != nil {
-		err = statErr
+		return 0, false, true, statErr
 	}
-	return pid, running, current, err
+	return pid, false, current, err
 }
 
 // Close removes the file, and then gives up the lock. It does not remove what somebody else
@@ -230,22 +278,26 @@ func (f *File) Close() error {
 }
 
 // open opens the regular file at path. It does not follow a symbolic link.
-func open(path string, flag int, create bool) (*os.File, error) {
+func open(path string, flag int, create bool) (f *os.File, created bool, err error) {
 	// Look before opening: to open a FIFO or a device is to do something to it.
 	info, err := os.Lstat(path)
 	if err == nil {
 		if err := regular(path, info); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	// Without O_CREATE first: in a sticky directory Linux refuses O_CREAT on a file of somebody
 	// else's, even to open it (fs.protected_regular, proc(5)).
-	f, err := os.OpenFile(path, flag|openFlags, 0)
+	f, err = os.OpenFile(path, flag|openFlags, 0)
 	if create && errors.Is(err, fs.ErrNotExist) {
 		f, err = os.OpenFile(path, flag|openFlags|os.O_CREATE|os.O_EXCL, 0o644)
+		created = err == nil
 	}
 	if err != nil {
-		return nil, err
+		if opened.Forgotten(err) && !errors.Is(err, fs.ErrNotExist) {
+			err = errAgain
+		}
+		return nil, created, err
 	}
 	info, err = f.Stat()
 	if err == nil {
@@ -253,10 +305,16 @@ func open(path string, flag int, create bool) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		if opened.Forgotten(err) {
+			err = errAgain
+		}
+		return nil, created, err
 	}
-	return f, nil
+	return f, created, nil
 }
+
+// errAgain: what is at the path has changed meanwhile.
+var errAgain = errors.New("open it again")
 
 var errNotRegular = errors.New("not a regular file")
 
@@ -265,16 +323,4 @@ func regular(path string, info fs.FileInfo) error {
 		return &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
 	}
 	return nil
-}
-
-// absolute does not clean path: where dir is a symbolic link, dir/../x is not x.
-func absolute(path string) (string, error) {
-	if filepath.IsAbs(path) {
-		return path, nil
-	}
-	wd, err := os.Getwd()
-	if err != nil {
-		return "", &fs.PathError{Op: "create", Path: path, Err: err}
-	}
-	return wd + string(filepath.Separator) + path, nil
 }

@@ -2,6 +2,8 @@
 
 package pidfile
 
+const openFlags = 0
+
 func gone(int) bool { return false }
 
 func passing(error) bool { return false }

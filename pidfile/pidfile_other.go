@@ -8,8 +8,6 @@ import (
 	"github.com/interlock-go/interlock/internal/opened"
 )
 
-const openFlags = 0
-
 // removeAndRelease removes f after it is closed: Windows does not remove an open file. It does not
 // remove the file of another either, which is open.
 func removeAndRelease(f *os.File, path string) error {
