@@ -61,6 +61,32 @@ func Example_lockNonBlocking() {
 	// <nil>
 }
 
+// portalocker.lock(f, LockFlags.UNBLOCK)
+func Example_unblock() {
+	f := interlock.Must(os.Create(path("data")))
+	defer f.Close()
+	other := interlock.Must(os.Open(f.Name()))
+	defer other.Close()
+	check(interlock.Lock(ctx, f))
+	check(interlock.Unlock(f))
+
+	fmt.Println(interlock.TryRLock(other))
+	// Output: <nil>
+}
+
+// except portalocker.FileToLarge
+func Example_largeFile() {
+	f := interlock.Must(os.Create(path("data")))
+	defer f.Close()
+	check(interlock.Lock(ctx, f))
+	check(f.Truncate(1 << 32)) // a hole
+
+	other := interlock.Must(os.Open(f.Name()))
+	defer other.Close()
+	fmt.Println(errors.Is(interlock.TryLock(other), interlock.ErrLocked))
+	// Output: true
+}
+
 // with portalocker.Lock(filename, timeout=0.01); except portalocker.LockException
 func Example_lockTimeout() {
 	name := path("app.lock")

@@ -76,6 +76,46 @@ func visit(args []string) {
 	fmt.Println("done")
 }
 
+func (t *tour) commonLog() {
+	t.title("Three processes append to one log, and a fourth has it open")
+	path := t.path("common.log")
+	ctx := context.Background()
+	err := lockedfile.Write(ctx, path, []byte("begin\n"), 0o644)
+	var ps []*proc.Process
+	for range 3 {
+		ps = append(ps, proc.Start("log", path))
+	}
+	for _, p := range ps {
+		p.Close()
+	}
+	data, readErr := lockedfile.Read(ctx, path)
+	t.saw(err == nil && readErr == nil && string(data) == "begin\n"+strings.Repeat("a line of one process\n", 60), "60 lines are there, all whole, after the first: %v", readErr)
+	editor := proc.Start("edit", path)
+	editor.Expect("open")
+	err = lockedfile.TryWrite(path, []byte("nothing but this\n"), 0o644)
+	t.saw(errors.Is(err, interlock.ErrLocked), "to write without waiting is refused meanwhile: %s", strings.ReplaceAll(fmt.Sprint(err), t.dir, "…"))
+	editor.Close()
+	data, _ = lockedfile.Read(ctx, path)
+	err = lockedfile.TryWrite(path, []byte("nothing but this\n"), 0o644)
+	t.saw(err == nil && strings.HasPrefix(string(data), "BEGIN"), "and done when that has closed it: %v", err)
+}
+
+// appendToLog adds lines to a file.
+func appendToLog(args []string) {
+	for range 20 {
+		interlock.Must(0, lockedfile.Append(context.Background(), args[0], []byte("a line of one process\n"), 0o644))
+	}
+}
+
+// edit changes a file in its place, and keeps it locked until its input ends.
+func edit(args []string) {
+	f := interlock.Must(lockedfile.OpenFile(context.Background(), args[0], os.O_RDWR, 0))
+	fmt.Println("open")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+	interlock.Must(f.WriteAt([]byte("BEGIN"), 0))
+	interlock.Must(0, f.Close())
+}
+
 func (t *tour) onlyOne() {
 	t.title("A program that runs only once at a time")
 	path := t.path("app.pid")
@@ -130,10 +170,22 @@ func (t *tour) whoHoldsIt() {
 		Abandoned: func(_ interlock.TraceInfo, waited time.Duration, err error) {
 			told = append(told, fmt.Sprintf("gave up after %v: %v", waited.Round(time.Millisecond), err))
 		},
+		Acquired: func(_ interlock.TraceInfo, waited time.Duration) {
+			told = append(told, fmt.Sprintf("acquired after %v", waited))
+		},
+		Released: func(_ interlock.TraceInfo, held time.Duration) {
+			told = append(told, fmt.Sprintf("held for %v", held.Round(time.Millisecond)))
+		},
 	})))
 	defer mu.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	mu.LockContext(ctx)
 	t.saw(len(told) == 2 && strings.Contains(told[0], strconv.Itoa(p.Pid())), "a trace tells: %s", strings.Join(told, "; "))
+	p.Kill()
+	told = nil
+	mu.Lock()
+	time.Sleep(5 * time.Millisecond)
+	mu.Unlock()
+	t.saw(len(told) == 2, "and when that process is gone: %s", strings.Join(told, "; "))
 }

@@ -20,6 +20,8 @@ var processes = map[string]proc.Func{
 	"share": share,
 	"build": build,
 	"visit": visit,
+	"log":   appendToLog,
+	"edit":  edit,
 	"serve": serve,
 }
 
@@ -39,6 +41,7 @@ func main() {
 	t.sharedSlots()
 	t.limitedBuilds()
 	t.lockedFiles()
+	t.commonLog()
 	t.onlyOne()
 	t.whoHoldsIt()
 	os.RemoveAll(dir)

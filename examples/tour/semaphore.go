@@ -12,6 +12,7 @@ import (
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/lockedfile"
 )
 
 func (t *tour) nested() {
@@ -104,8 +105,10 @@ func share(args []string) {
 
 // notes returns a function that notes in a file, which processes share, that slots are taken or given back.
 func notes(path string) func(n int64) {
-	log := interlock.Must(os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600))
-	return func(n int64) { fmt.Fprintln(log, os.Getpid(), n) }
+	ctx := lockedfile.WithoutSync(context.Background())
+	return func(n int64) {
+		interlock.Must(0, lockedfile.Append(ctx, path, fmt.Appendln(nil, os.Getpid(), n), 0o600))
+	}
 }
 
 // inUse reads the notes, and returns how many slots were in use at most, and how often some were taken. What
