@@ -272,7 +272,6 @@ func (m *FileRWMutex) rUnlock() {
 // release gives the lock back to the kernel.
 func (m *FileRWMutex) release() {
 	f := m.file
-	raceRelease(f.handle)
 	if !m.local {
 		m.held = releasing
 		m.mu.Unlock()

@@ -119,7 +119,7 @@ const (
 
 // current returns errStale if the file is not the one at its path any more.
 func (f *lockFile) current(now time.Duration) error {
-	if f.name != nil && f.isAt(f.name) {
+	if f.isNamed() {
 		return nil
 	}
 	id, err := f.identity()
@@ -153,20 +153,6 @@ func (f *lockFile) current(now time.Duration) error {
 		f.knownAt = now
 	}
 	return nil
-}
-
-// acquireKnown is a quick acquire for a local file, which may fail for any reason.
-func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
-	if f.name != nil {
-		return f.tryLockAt(m, f.name)
-	}
-	return now-f.knownAt < pathCheckInterval && f.tryLockUnchanged(m, f.known)
-}
-
-// releaseKnown undoes acquireKnown, and may fail likewise.
-func (f *lockFile) releaseKnown() bool {
-	raceRelease(f.handle)
-	return f.unlockLocal()
 }
 
 // acquire takes the lock unless somebody holds it or, if ask is set, waits for it: ErrLocked.

@@ -135,18 +135,24 @@ func (m *FileRWMutex) Path() string { return m.path }
 // Lock locks m for writing, and waits until it can.
 //
 // It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) Lock() { m.mustLock(exclusive) }
+func (m *FileRWMutex) Lock() {
+	if err := m.lock(context.Background(), exclusive, true); err != nil {
+		m.cannot(exclusive, err)
+	}
+}
 
 // RLock locks m for reading, and waits until it can.
 //
 // It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) RLock() { m.mustLock(shared) }
-
-func (m *FileRWMutex) mustLock(mode hold) {
-	ctx := context.Background()
-	if err := m.lock(ctx, mode, true); err != nil {
-		panic(m.wrap(ctx, mode, err))
+func (m *FileRWMutex) RLock() {
+	if err := m.lock(context.Background(), shared, true); err != nil {
+		m.cannot(shared, err)
 	}
+}
+
+// cannot panics since a method without a context got an error.
+func (m *FileRWMutex) cannot(mode hold, err error) {
+	panic(m.wrap(context.Background(), mode, err))
 }
 
 // TryLock tries to lock m for writing and reports whether it succeeded. It fails if
@@ -164,10 +170,9 @@ func (m *FileRWMutex) TryLock() bool { return m.mustTryLock(exclusive) }
 func (m *FileRWMutex) TryRLock() bool { return m.mustTryLock(shared) }
 
 func (m *FileRWMutex) mustTryLock(mode hold) bool {
-	ctx := context.Background()
-	err := m.lock(ctx, mode, false)
+	err := m.lock(context.Background(), mode, false)
 	if err != nil && err != ErrLocked {
-		panic(m.wrap(ctx, mode, err))
+		m.cannot(mode, err)
 	}
 	return err == nil
 }
@@ -239,7 +244,8 @@ func (m *FileRWMutex) Unlock() {
 		panic("interlock: Unlock of FileRWMutex not locked for writing: " + m.path)
 	}
 	held := m.trace.end(1)
-	if m.first == nil && m.local && !m.file.gated && m.file.releaseKnown() { // the shortest way, as in lock
+	raceRelease(m.file.handle)
+	if m.first == nil && m.local && !m.file.gated && m.file.unlockLocal() { // the shortest way, as in lock
 		m.held = free
 	} else {
 		m.unlock()
@@ -257,7 +263,8 @@ func (m *FileRWMutex) RUnlock() {
 		panic("interlock: RUnlock of FileRWMutex not locked for reading: " + m.path)
 	}
 	held := m.trace.end(1)
-	if m.readers == 1 && m.first == nil && m.local && !m.file.gated && m.file.releaseKnown() {
+	raceRelease(m.file.handle)
+	if m.readers == 1 && m.first == nil && m.local && !m.file.gated && m.file.unlockLocal() {
 		m.readers, m.held = 0, free
 	} else {
 		m.rUnlock()
@@ -297,16 +304,12 @@ func (m *FileRWMutex) Close() error {
 // lock locks m in the given mode. Its errors are ErrLocked if wait is not set, ctx.Err(), or what
 // the system says.
 func (m *FileRWMutex) lock(ctx context.Context, mode hold, wait bool) error {
-	if m.trace != nil {
-		return m.trace.acquire(mode == shared, 1, wait, func(wait bool) error { return m.lockUntraced(ctx, mode, wait) })
-	}
-	return m.lockUntraced(ctx, mode, wait)
-}
-
-func (m *FileRWMutex) lockUntraced(ctx context.Context, mode hold, wait bool) error {
 	// Done contexts fail even if the lock is free, as in semaphore.Weighted.
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if m.trace != nil {
+		return m.lockTraced(ctx, mode, wait)
 	}
 	m.mu.Lock()
 	if f := m.file; f != nil && !f.dead && m.local && m.held == free && m.first == nil {
@@ -326,4 +329,15 @@ func (m *FileRWMutex) lockUntraced(ctx context.Context, mode hold, wait bool) er
 	err := m.lockSlow(ctx, mode, wait)
 	m.mu.Unlock()
 	return err
+}
+
+func (m *FileRWMutex) lockTraced(ctx context.Context, mode hold, wait bool) error {
+	return m.trace.acquire(mode == shared, 1, wait, func(wait bool) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.lockSlow(ctx, mode, wait)
+	})
 }

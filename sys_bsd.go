@@ -15,10 +15,9 @@ import (
 // setLocal knows no file system here.
 func (h *handle) setLocal() {}
 
-func (h handle) tryLockUnchanged(hold, int64) bool { return false }
-func (h handle) tryLockAt(hold, []byte) bool       { return false }
-func (h handle) isAt([]byte) bool                  { return false }
-func (h handle) unlockLocal() bool                 { return false }
+func (*lockFile) acquireKnown(hold, time.Duration) bool { return false }
+func (*lockFile) isNamed() bool                         { return false }
+func (h handle) unlockLocal() bool                      { return false }
 
 func (h handle) identity() (identity, error) {
 	var st unix.Stat_t

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -68,51 +70,44 @@ func (h handle) identity() (identity, error) {
 // rawCalls: that SYS_FSTAT fills a Stat_t and SYS_FCNTL takes a Flock_t. On 32 bits other calls do.
 const rawCalls = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 
-// tryLockUnchanged takes the flock(2) of a local file, if it is free and the file's ctime is the
-// given one. It may fail for other reasons, and has then changed nothing.
-func (h handle) tryLockUnchanged(m hold, ctime int64) bool {
-	if !rawCalls {
+// acquireKnown is a quick acquire for a local file, which may fail for any reason and has then changed nothing. The
+// calls are made right here: on some machines each return after a system call costs a hundredth of locking.
+func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
+	if f.name == nil && (!rawCalls || now-f.knownAt >= pathCheckInterval) {
 		return false
 	}
-	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(f.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
 	if errno != 0 {
 		return false
 	}
-	var st unix.Stat_t
-	_, _, errno = unix.RawSyscall6(unix.SYS_FSTAT, uintptr(h.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
-	if errno == 0 && st.Nlink != 0 && st.Ctim.Nano() == ctime {
+	if f.name == nil {
+		var st unix.Stat_t
+		_, _, errno = syscall.RawSyscall6(unix.SYS_FSTAT, uintptr(f.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
+		if errno == 0 && st.Nlink != 0 && st.Ctim.Nano() == f.known {
+			return true
+		}
+	} else if f.isNamed() {
 		return true
 	}
-	h.unlockLocal()
+	f.unlockLocal()
 	return false
 }
 
-// tryLockAt is tryLockUnchanged for where the ctime tells nothing: the file must be at name, as in isAt.
-func (h handle) tryLockAt(m hold, name []byte) bool {
-	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
-	if errno != 0 {
+// isNamed reports whether f is known to be the file at its name. Unlike pathIdentity it allocates nothing.
+func (f *lockFile) isNamed() bool {
+	if f.name == nil {
 		return false
 	}
-	if h.isAt(name) {
-		return true
-	}
-	h.unlockLocal()
-	return false
-}
-
-// isAt reports whether h is known to be the file at name, an absolute path with a NUL at its end. Unlike
-// pathIdentity it allocates nothing.
-func (h handle) isAt(name []byte) bool {
 	var st unix.Statx_t
 	cwd := unix.AT_FDCWD
-	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(cwd), uintptr(unsafe.Pointer(&name[0])), unix.AT_SYMLINK_NOFOLLOW,
+	_, _, errno := syscall.Syscall6(unix.SYS_STATX, uintptr(cwd), uintptr(unsafe.Pointer(&f.name[0])), unix.AT_SYMLINK_NOFOLLOW,
 		unix.STATX_INO, uintptr(unsafe.Pointer(&st)), 0)
-	return errno == 0 && st.Ino == h.ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == h.dev
+	return errno == 0 && st.Ino == f.ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == f.dev
 }
 
 // unlockLocal reports whether it has released the flock(2) of a local file.
 func (h handle) unlockLocal() bool {
-	_, _, errno := unix.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), unix.LOCK_UN, 0, 0, 0, 0)
+	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), unix.LOCK_UN, 0, 0, 0, 0)
 	return errno == 0
 }
 
@@ -206,7 +201,7 @@ func (h handle) shareGate() error { return h.tryGate(shared) }
 func (h handle) gateTaken(m hold) bool {
 	l := h.gateLock(m)
 	if h.local && rawCalls {
-		_, _, errno := unix.RawSyscall6(unix.SYS_FCNTL, uintptr(h.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
+		_, _, errno := syscall.RawSyscall6(unix.SYS_FCNTL, uintptr(h.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
 		return errno == 0 && l.Type != unix.F_UNLCK
 	}
 	err := unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_GETLK, &l)

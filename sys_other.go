@@ -26,9 +26,8 @@ func (handle) dup() (handle, error)                         { return handle{}, e
 func (handle) close()                                       {}
 func (handle) tryLock(hold) error                           { return errors.ErrUnsupported }
 func (handle) unlock() error                                { return errors.ErrUnsupported }
-func (handle) tryLockUnchanged(hold, int64) bool            { return false }
-func (handle) tryLockAt(hold, []byte) bool                  { return false }
-func (handle) isAt([]byte) bool                             { return false }
+func (*lockFile) acquireKnown(hold, time.Duration) bool     { return false }
+func (*lockFile) isNamed() bool                             { return false }
 func (handle) unlockLocal() bool                            { return false }
 func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrUnsupported }
 

@@ -280,9 +280,8 @@ func (h handle) unlock() error {
 	return err
 }
 
-func (h handle) tryLockUnchanged(hold, int64) bool            { return false }
-func (h handle) tryLockAt(hold, []byte) bool                  { return false }
-func (h handle) isAt([]byte) bool                             { return false }
+func (*lockFile) acquireKnown(hold, time.Duration) bool       { return false }
+func (*lockFile) isNamed() bool                               { return false }
 func (h handle) unlockLocal() bool                            { return false }
 func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
 

@@ -118,9 +118,13 @@ func (t *tracer) acquired(info TraceInfo, waited time.Duration) {
 
 // end returns how long units that are about to be released were held. t may be nil.
 func (t *tracer) end(units int64) (held time.Duration) {
-	if t == nil {
-		return 0
+	if t != nil {
+		held = t.endHolds(units)
 	}
+	return held
+}
+
+func (t *tracer) endHolds(units int64) (held time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for units > 0 && t.ended < len(t.holds) {
