@@ -88,6 +88,7 @@ type FileSemaphore struct {
 	gate    *semGate
 	checked time.Duration // when gate was last seen at its path and with nobody foreign waiting
 	watcher *watcher      // nil unless the head waits by it
+	alarm   *alarm        // for the next head, or nil
 
 	line line
 }
@@ -338,6 +339,7 @@ func (s *FileSemaphore) Close() error {
 	if s.watcher != nil {
 		s.watcher.close()
 	}
+	s.alarm.close()
 	return nil
 }
 

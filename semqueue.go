@@ -52,7 +52,7 @@ type place struct {
 	checked bool     // the gate was at its path before the last sleep
 	ours    bool     // all slots are held by this process, which will wake it
 	watcher *watcher // what it sleeps by, or nil
-	alarm   *alarm   // what wakes it then; of its own from then on
+	alarm   *alarm   // what wakes it then; of its own from then on, until it has left the line
 
 	pause time.Duration // how long it sleeps at most
 }
@@ -140,7 +140,7 @@ func (l *line) becomes(p *place, state placeState) {
 
 // waitInLine waits until p has its units. It leaves the line, whatever comes.
 func (s *FileSemaphore) waitInLine(ctx context.Context, p *place) error {
-	defer func() { p.alarm.close() }()
+	defer func() { s.keepAlarm(p.alarm) }()
 	for {
 		switch s.line.state(p) {
 		case inLine:
@@ -228,6 +228,20 @@ func (s *FileSemaphore) waitAsHead(ctx context.Context, p *place) error {
 	return nil
 }
 
+// keepAlarm takes back an alarm, or nil, that nobody waits for any more, for a head to come. It may still go off: then that one
+// looks in vain.
+func (s *FileSemaphore) keepAlarm(a *alarm) {
+	if a == nil {
+		return
+	}
+	s.lock()
+	if s.alarm == nil && !s.closed {
+		s.alarm, a = a, nil
+	}
+	s.unlock()
+	a.close()
+}
+
 // undo makes a call that needs mu or turn, without waiting for a file system that does not answer.
 func (s *FileSemaphore) undo(call func()) {
 	exclusively := func() {
@@ -242,16 +256,22 @@ func (s *FileSemaphore) undo(call func()) {
 	}
 }
 
-// serve grants the head its units if it has them, and makes the next in line the head, and so on.
-func (s *FileSemaphore) serve() {
+// serve grants the head its units if it has them, and makes the next in line the head, and so on. All of these are
+// woken, but for the caller if it is one.
+func (s *FileSemaphore) serve(caller *place) {
+	rouse := func(p *place) {
+		if p != caller {
+			p.rouse()
+		}
+	}
 	for p := s.head; p != nil && p.got == p.need; p = s.head {
 		if s.dropStale(p) {
-			p.rouse() // to collect others
+			rouse(p) // to collect others
 			return
 		}
 		s.used += p.need
 		s.passOn(p, granted)
-		p.rouse()
+		rouse(p)
 	}
 }
 
@@ -287,13 +307,13 @@ func (s *FileSemaphore) abdicate(p *place, err error) {
 		return
 	}
 	s.passOn(p, gone)
-	s.serve() // who needs nothing
+	s.serve(p) // who needs nothing
 }
 
 // passOn takes p, the head, out of the line and lets the next one in, unless somebody foreign is
 // waiting: then it has to queue.
 func (s *FileSemaphore) passOn(p *place, as placeState) {
-	if s.local && !s.queueWanted() {
+	if s.local && s.line.n.Load() > 1 && !s.queueWanted() {
 		if s.head = s.line.leave(p, as, head); s.head != nil {
 			return
 		}
@@ -337,7 +357,7 @@ func (s *FileSemaphore) collect(p *place) error {
 			s.watcher, _ = newWatcher() // or else it polls
 		}
 		if s.watcher != nil {
-			s.watcher.forget()
+			s.watcher.forget(s.lookFirst)
 		}
 		p.watches = false
 		_, err := s.take(p.need-p.got, now)
@@ -345,7 +365,7 @@ func (s *FileSemaphore) collect(p *place) error {
 			return err
 		}
 		if p.got == p.need {
-			s.serve()
+			s.serve(p)
 			return nil
 		}
 		if p.watches {
@@ -365,6 +385,9 @@ func (s *FileSemaphore) collect(p *place) error {
 		if gate == s.gate {
 			p.watcher, p.ours = nil, len(s.idle) == 0
 			if s.marked && s.watched() {
+				if p.alarm == nil {
+					p.alarm, s.alarm = s.alarm, nil
+				}
 				if p.alarm == nil {
 					p.alarm, _ = newAlarm()
 				}
@@ -389,8 +412,20 @@ func (s *FileSemaphore) watched() bool {
 
 // watch sees to it that the head wakes when the slot is closed, by whomever.
 func (s *FileSemaphore) watch(sl *slot) {
-	if s.watcher != nil && sl.watched != sl.file && s.watcher.add(sl.file.path) == nil {
-		sl.watched, s.head.watches = sl.file, true
+	if s.watcher == nil || sl.watched == sl.file {
+		return
+	}
+	if number, err := s.watcher.add(sl.file.path); err == nil {
+		sl.number, sl.watched, s.head.watches = number, sl.file, true
+	}
+}
+
+// lookFirst sees to it that the slot that the watcher knows by this number, which was closed, is looked at first.
+func (s *FileSemaphore) lookFirst(number int) {
+	i := slices.IndexFunc(s.idle, func(sl *slot) bool { return sl.number == number })
+	if i >= 0 {
+		sl := s.idle[i]
+		s.idle = append(slices.Delete(s.idle, i, i+1), sl)
 	}
 }
 

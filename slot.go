@@ -14,6 +14,7 @@ type slot struct {
 	k       int64
 	file    *lockFile // nil unless open
 	watched *lockFile // the file when its path was last added to the watcher
+	number  int       // by which the watcher knows it then
 	bell    *bell     // wakes who watches it, or nil
 	rung    bool      // it should have another bell
 }
@@ -142,7 +143,7 @@ func (s *FileSemaphore) free(n int64) {
 		f := sl.file
 		if p := s.head; p != nil && p.got < p.need && f.current(clock()) == nil {
 			s.hold(sl) // far from the next to be released, so that by and by all are looked at
-			s.serve()
+			s.serve(nil)
 			continue
 		}
 		raceRelease(f.handle)
@@ -163,16 +164,22 @@ func (s *FileSemaphore) free(n int64) {
 	}
 	s.checked = never
 	for _, sl := range s.idle[freed:] {
-		// One that is at its path will do: the head then looks at all.
-		if f := sl.file; f != nil && f.current(clock()) == nil {
-			if sl.bell == nil {
-				var err error
-				if sl.bell, err = newBell(f.path); tooManyOpen(err) {
-					sl.close() // which wakes it as well
-				}
-			}
-			sl.bell.ring()
-			sl.bell, sl.rung = nil, true
+		f := sl.file
+		if f == nil {
+			continue
+		}
+		var err error
+		if sl.bell == nil {
+			sl.bell, err = newBell(f.path)
+		}
+		sl.bell.ring()
+		sl.bell, sl.rung = nil, true
+		// One that is at its path will do: the head then looks at all. To ask afterwards wakes it sooner.
+		atPath := f.current(clock()) == nil
+		if tooManyOpen(err) {
+			sl.close() // which wakes it as well
+		}
+		if atPath {
 			return
 		}
 	}

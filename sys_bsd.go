@@ -5,6 +5,7 @@ package interlock
 import (
 	"context"
 	"io/fs"
+	"time"
 
 	"golang.org/x/sys/unix"
 )

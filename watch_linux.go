@@ -5,6 +5,7 @@ package interlock
 import (
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,17 +53,20 @@ func newWatcher() (*watcher, error) {
 	return &watcher{inotify}, nil
 }
 
-// add watches the file that is at path now.
-func (w *watcher) add(path string) error {
-	_, err := unix.InotifyAddWatch(w.inotify, path, unix.IN_DONT_FOLLOW|
+// add watches the file that is at path now. Its events have the number that is returned.
+func (w *watcher) add(path string) (int, error) {
+	return unix.InotifyAddWatch(w.inotify, path, unix.IN_DONT_FOLLOW|
 		unix.IN_CLOSE|unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF)
-	return err
 }
 
-// forget forgets what has been noted, or some of it. It is for who looks at the files afterwards.
-func (w *watcher) forget() {
-	var buf [4096]byte
-	unix.Read(w.inotify, buf[:])
+// forget forgets what has been noted, or some of it, and calls noted for each event with the number of the file. It is for who
+// looks at the files afterwards.
+func (w *watcher) forget(noted func(file int)) {
+	var events [32]unix.InotifyEvent // none has a name
+	n, _ := unix.Read(w.inotify, unsafe.Slice((*byte)(unsafe.Pointer(&events)), unsafe.Sizeof(events)))
+	for i := range max(n, 0) / unix.SizeofInotifyEvent {
+		noted(int(events[i].Wd))
+	}
 }
 
 func (w *watcher) close() { unix.Close(w.inotify) }

@@ -17,10 +17,10 @@ func (*bell) ring()                 {}
 
 type watcher struct{}
 
-func newWatcher() (*watcher, error) { return nil, errors.ErrUnsupported }
-func (*watcher) add(string) error   { return errors.ErrUnsupported }
-func (*watcher) forget()            {}
-func (*watcher) close()             {}
+func newWatcher() (*watcher, error)      { return nil, errors.ErrUnsupported }
+func (*watcher) add(string) (int, error) { return 0, errors.ErrUnsupported }
+func (*watcher) forget(func(int))        {}
+func (*watcher) close()                  {}
 
 type alarm struct{}
 

@@ -36,40 +36,44 @@ func turns(args []string) {
 	if args[0] == "nosync" {
 		ctx = WithoutSync(bg) // a crash of a process is no crash of the system
 	}
-	fmt.Println("ready")
-	for _, path := range args[1:] {
-		go func() {
-			for i := 0; ; i++ {
-				data := []byte(two[i%2])
-				var err error
-				if i%3 == 0 {
-					err = Transform(ctx, path, 0, func([]byte) ([]byte, error) { return data, nil })
-				} else {
-					err = Write(ctx, path, data, 0)
-				}
-				if err != nil {
-					panic(err)
-				}
-			}
-		}()
-	}
-	select {}
+	writers(args[1:], func(path string, i int) error {
+		data := []byte(two[i%2])
+		if i%3 == 0 {
+			return Transform(ctx, path, 0, func([]byte) ([]byte, error) { return data, nil })
+		}
+		return Write(ctx, path, data, 0)
+	})
 }
 
 // anew creates each of several files again and again.
 func anew(args []string) {
-	fmt.Println("ready")
-	for _, path := range args {
+	writers(args, func(path string, i int) error {
+		time.Sleep(time.Millisecond)
+		os.Remove(path)
+		return Write(WithoutSync(bg), path, []byte(two[i%2]), 0o640)
+	})
+}
+
+// writers calls write for each path, all at once, again and again, with numbers that count up from any. It is ready when each
+// has been written once: to start may take longer than it lives.
+func writers(paths []string, write func(path string, i int) error) {
+	var once sync.WaitGroup
+	once.Add(len(paths))
+	for _, path := range paths {
 		go func() {
-			for i := 0; ; i++ {
-				os.Remove(path)
-				if err := Write(WithoutSync(bg), path, []byte(two[i%2]), 0o640); err != nil {
+			first := rand.N(6)
+			for i := first; ; i++ {
+				if err := write(path, i); err != nil {
 					panic(err)
 				}
-				time.Sleep(time.Millisecond)
+				if i == first {
+					once.Done()
+				}
 			}
 		}()
 	}
+	once.Wait()
+	fmt.Println("ready")
 	select {}
 }
 
@@ -78,9 +82,9 @@ func kills() int {
 	n, _ := strconv.Atoi(os.Getenv("INTERLOCK_KILLS"))
 	info, _ := debug.ReadBuildInfo()
 	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		return cmp.Or(n, 800) // it takes long to start them
+		return cmp.Or(n, 600) // it takes long to start them
 	}
-	return cmp.Or(n, 4000)
+	return cmp.Or(n, 2400)
 }
 
 // killAtRandom runs child, with args and the paths, which has a writer on each path, again and again, and kills it,
