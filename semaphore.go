@@ -82,7 +82,7 @@ type FileSemaphore struct {
 	closed  bool
 	used    int64   // units that callers have
 	held    []*slot // what is locked: first for the head, so many as it has got, then for callers, the last to be released next
-	idle    []*slot // the others, most recently used last
+	idle    []*slot // the others, those that are most likely free last
 	head    *place  // the head, if it is of this process
 	marked  bool    // gate's waiting mark is set
 	gate    *semGate
@@ -339,7 +339,6 @@ func (s *FileSemaphore) Close() error {
 	if s.watcher != nil {
 		s.watcher.close()
 	}
-	s.alarm.close()
 	return nil
 }
 

@@ -75,11 +75,13 @@ func tooManyOpen(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// closeIdle closes the slots that are not held, until they are needed.
+// closeIdle closes the slots that are not held, and the alarm, until they are needed.
 func (s *FileSemaphore) closeIdle() {
 	for _, sl := range s.idle {
 		sl.close()
 	}
+	s.alarm.close()
+	s.alarm = nil
 }
 
 func (sl *slot) close() {
@@ -103,19 +105,15 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 			sl.file = f
 		}
 		f := sl.file
-		if sl.rung { // now, and not when a wake-up was on its way
-			sl.bell, _ = newBell(f.path)
-			sl.rung = false
-		}
 		if s.head != nil {
 			s.watch(sl)
 		} else if f.local && f.acquireKnown(exclusive, now) {
-			raceAcquire(f.handle)
+			sl.locked()
 			return nil
 		}
 		switch err := f.acquire(exclusive, false, now); err {
 		case nil:
-			raceAcquire(f.handle)
+			sl.locked()
 			return nil
 		case errStale:
 			sl.close()
@@ -126,6 +124,15 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 		}
 	}
 	return &fs.PathError{Op: "lock", Path: s.slotPath(sl.k), Err: errStale}
+}
+
+// locked is for a slot that has just been locked, at its path.
+func (sl *slot) locked() {
+	raceAcquire(sl.file.handle)
+	if sl.rung { // now, and not when a wake-up was on its way
+		sl.bell, _ = newBell(sl.file.path)
+		sl.rung = false
+	}
 }
 
 // release gives back n units that callers have.
@@ -168,18 +175,20 @@ func (s *FileSemaphore) free(n int64) {
 		if f == nil {
 			continue
 		}
-		var err error
-		if sl.bell == nil {
-			sl.bell, err = newBell(f.path)
-		}
-		sl.bell.ring()
+		// One that is at its path will do: the head then looks at all.
+		bell := sl.bell
 		sl.bell, sl.rung = nil, true
-		// One that is at its path will do: the head then looks at all. To ask afterwards wakes it sooner.
-		atPath := f.current(clock()) == nil
-		if tooManyOpen(err) {
-			sl.close() // which wakes it as well
-		}
-		if atPath {
+		if bell != nil {
+			bell.ring()
+			if f.current(clock()) == nil { // to ask before would keep the head waiting
+				return
+			}
+		} else if f.current(clock()) == nil { // what is at the path must not be opened unseen
+			var err error
+			if bell, err = newBell(f.path); tooManyOpen(err) {
+				sl.close() // which wakes it as well
+			}
+			bell.ring()
 			return
 		}
 	}

@@ -62,7 +62,7 @@ func (w *watcher) add(path string) (int, error) {
 // forget forgets what has been noted, or some of it, and calls noted for each event with the number of the file. It is for who
 // looks at the files afterwards.
 func (w *watcher) forget(noted func(file int)) {
-	var events [32]unix.InotifyEvent // none has a name
+	var events [32]unix.InotifyEvent // of files, which have no names
 	n, _ := unix.Read(w.inotify, unsafe.Slice((*byte)(unsafe.Pointer(&events)), unsafe.Sizeof(events)))
 	for i := range max(n, 0) / unix.SizeofInotifyEvent {
 		noted(int(events[i].Wd))
