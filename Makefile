@@ -19,13 +19,16 @@ export GORACE := atexit_sleep_ms=0
 
 .PHONY: test test-arch test-fs test-nfs test-windows vet bench fuzz
 
+# With SHORT=-short, without what takes long.
+SHORT :=
+
 test:
-	@set -e; for m in $(MODULES); do (cd $$m && go test -race -timeout 10m ./...); done
+	@set -e; for m in $(MODULES); do (cd $$m && go test $(SHORT) -race -timeout 10m ./...); done
 	@# and as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see
-	printf '%s\n' remote poll | xargs -P 2 -I {} env INTERLOCK_TEST={} go test -count=1 -race -timeout 10m -skip '^TestFaults$$' .
+	printf '%s\n' remote poll | xargs -P 2 -I {} env INTERLOCK_TEST={} go test $(SHORT) -count=1 -race -timeout 10m -skip '^TestFaults$$' .
 	@# and by the code for the other systems that have flock(2) (sys_bsd.go)
-	go test -tags interlock_bsd -count=1 -race -timeout 10m -skip TestBrokenLocksAreCaught . ./locktest
-	go test -tags interlock_bsd -count=1 -timeout 10m ./lockedfile ./pidfile
+	go test $(SHORT) -tags interlock_bsd -count=1 -race -timeout 10m -skip TestBrokenLocksAreCaught . ./locktest
+	go test $(SHORT) -tags interlock_bsd -count=1 -timeout 10m ./lockedfile ./pidfile
 
 test-arch:
 	.ci/test-arch

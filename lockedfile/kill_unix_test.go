@@ -3,15 +3,12 @@
 package lockedfile
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,11 +77,13 @@ func writers(paths []string, write func(path string, i int) error) {
 // kills is how many writers are killed.
 func kills() int {
 	n, _ := strconv.Atoi(os.Getenv("INTERLOCK_KILLS"))
-	info, _ := debug.ReadBuildInfo()
-	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		return cmp.Or(n, 600) // it takes long to start them
+	switch {
+	case n > 0:
+		return n
+	case testing.Short():
+		return 200
 	}
-	return cmp.Or(n, 2400)
+	return 2400
 }
 
 // killAtRandom runs child, with args and the paths, which has a writer on each path, again and again, and kills it,

@@ -40,6 +40,9 @@ func breaks(name string, locks locktest.Locks, caught ...string) {
 
 // A test that cannot fail tests nothing.
 func TestBrokenLocksAreCaught(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

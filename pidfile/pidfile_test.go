@@ -231,7 +231,11 @@ func TestReadersDoNotKeepAnybodyOut(t *testing.T) {
 			}
 		})
 	}
-	for range 300 {
+	times := 300
+	if testing.Short() {
+		times = 50
+	}
+	for range times {
 		f, err := Create(path)
 		// On a busy machine, its second can be over before it has looked often enough.
 		for begin := time.Now(); errors.Is(err, interlock.ErrLocked) && time.Since(begin) < time.Minute; {
@@ -315,7 +319,11 @@ func TestExactlyOneOfAHundredAtAnyInstant(t *testing.T) {
 	path := newPath(t)
 	var mu sync.Mutex
 	held, kills := 0, 0
-	deadline := time.Now().Add(8 * time.Second)
+	length := 8 * time.Second
+	if testing.Short() {
+		length /= 4
+	}
+	deadline := time.Now().Add(length)
 	var wg sync.WaitGroup
 	processes := 100
 	if wine.Here() { // it starts them slowly

@@ -22,8 +22,11 @@ import (
 // its own, with that added to its environment.
 //
 // By default every call fails, but with some of its errors only, others each time. With INTERLOCK_FAULTS=all in the environment
-// it fails with each.
+// it fails with each. With -short it does not run.
 func Explore(t *testing.T, function string, scenarios Scenarios, env ...string) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
 	e := newExplorer(t, function, env)
 	for name := range scenarios {
 		t.Run(name, func(t *testing.T) { e.explore(t, name) })
@@ -230,8 +233,13 @@ func (e *explorer) explore(t *testing.T, name string) {
 			}
 		}
 		if !reached {
-			// How many calls a run makes differs, but not so much.
-			if calls, _, _ := e.run(t, name, 0, 0); k <= len(calls)/2 {
+			// How many calls a run makes differs, above all on a busy machine; but hardly ever so much.
+			few := false
+			for n := 0; n < 20 && !few; n++ {
+				calls, _, _ = e.run(t, name, 0, 0)
+				few = k > len(calls)/2
+			}
+			if !few {
 				t.Errorf("of %d calls, only %d could be made to fail", len(calls), k-1)
 			}
 			break

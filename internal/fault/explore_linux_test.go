@@ -67,7 +67,7 @@ func TestNothingPassesUnseen(t *testing.T) {
 		"another command":        {"child", "", "another_command", []string{"--- FAIL: TestExplore/another_command ", "fcntl(./file, 0x6) is not in the table"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestExplore$/^"+c.scenario+"$")
+			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.short=false", "-test.run=^TestExplore$/^"+c.scenario+"$")
 			cmd.Env = append(os.Environ(), "FAULT_CHILD="+c.child)
 			if c.child == "refused" {
 				cmd.Env = append(cmd.Env, "INTERLOCK_NEED="+c.need)
