@@ -635,3 +635,24 @@ func TestFollowerDoesNotWaitForTheFileSystem(t *testing.T) {
 	daemon.Kill()
 	waitFor(t, "unlocked", func() bool { return m.Close() == nil })
 }
+
+// To open a FIFO or a device is to do something to it.
+func TestReleaseOpensNothingUnseen(t *testing.T) {
+	name := semName(t)
+	s, waiter := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	must(t, s.Acquire(t.Context(), 1))
+	must(t, waiter.gate.waiting.tryGate(shared)) // as if it were the head
+	defer waiter.gate.waiting.leaveGate()
+	path := s.slotPath(0)
+	must(t, os.Remove(path))
+	must(t, unix.Mkfifo(path, 0o600))
+	inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	must(t, err)
+	defer unix.Close(inotify)
+	_, err = unix.InotifyAddWatch(inotify, path, unix.IN_OPEN)
+	must(t, err)
+	s.Release(1)
+	if n, err := unix.Read(inotify, make([]byte, 4096)); err != unix.EAGAIN {
+		t.Errorf("%d bytes of events, %v: the FIFO has been opened", n, err)
+	}
+}

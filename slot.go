@@ -108,16 +108,19 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 		if s.head != nil {
 			s.watch(sl)
 		} else if f.local && f.acquireKnown(exclusive, now) {
-			sl.locked()
+			raceAcquire(f.handle)
+			sl.hangBell()
 			return nil
 		}
 		switch err := f.acquire(exclusive, false, now); err {
 		case nil:
-			sl.locked()
+			raceAcquire(f.handle)
+			sl.hangBell()
 			return nil
 		case errStale:
 			sl.close()
 		case ErrLocked:
+			sl.hangBell()
 			return err
 		default:
 			return &fs.PathError{Op: "lock", Path: f.path, Err: err}
@@ -126,10 +129,10 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 	return &fs.PathError{Op: "lock", Path: s.slotPath(sl.k), Err: errStale}
 }
 
-// locked is for a slot that has just been locked, at its path.
-func (sl *slot) locked() {
-	raceAcquire(sl.file.handle)
-	if sl.rung { // now, and not when a wake-up was on its way
+// hangBell gives a slot that was just seen at its path another bell, if it should have one: now, and not when somebody waits to
+// be woken.
+func (sl *slot) hangBell() {
+	if sl.rung {
 		sl.bell, _ = newBell(sl.file.path)
 		sl.rung = false
 	}
