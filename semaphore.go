@@ -34,7 +34,7 @@ import (
 // holder dies, and all others sleep in the queue behind it, one thread for each
 // process. The first in line stops others from passing even while its process is
 // stopped (SIGSTOP). Other programs that give up a slot file's lock without closing it are noticed
-// within 100ms.
+// within 100ms. A FileSemaphore that has been the first in line keeps two descriptors for that, until Close.
 //
 // # Crashes
 //
