@@ -22,6 +22,10 @@ func TestMain(m *testing.M) {
 
 // Small crowds: everybody has turns, the counters are right, and a report comes of it.
 func TestCrowds(t *testing.T) {
+	length := 3 * time.Second
+	if testing.Short() {
+		length = time.Second
+	}
 	var rows []row
 	for i, c := range []crowd{
 		{what: "processes on a lock", processes: 5, goroutines: 1, locks: 1},
@@ -29,7 +33,7 @@ func TestCrowds(t *testing.T) {
 		{what: "goroutines on locks", processes: 2, goroutines: 50, locks: 10},
 		{what: "processes on a semaphore", processes: 20, goroutines: 1, units: 4},
 	} {
-		r, err := measure(c, filepath.Join(t.TempDir(), "crowd"), 3*time.Second, time.Second)
+		r, err := measure(c, filepath.Join(t.TempDir(), "crowd"), length, time.Second)
 		if err != nil {
 			t.Fatal(i, err)
 		}
