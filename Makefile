@@ -37,8 +37,9 @@ test-fs:
 	.ci/test-fs
 
 # In Windows, or what is there of it under Wine. As root, on Debian.
+WINDOWS := ./...
 test-windows:
-	.ci/wine sh -ec 'go run ./examples/tour; go test -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" ./...; go test -run "^$$" -bench . -benchtime 1x .'
+	.ci/wine sh -ec 'go run ./examples/tour; go test $(SHORT) -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" $(WINDOWS); go test -run "^$$" -bench . -benchtime 1x .'
 
 vet:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
