@@ -71,7 +71,7 @@ func (h handle) identity() (identity, error) {
 const rawCalls = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 
 // acquireKnown is a quick acquire for a local file, which may fail for any reason and has then changed nothing. The
-// calls are made right here: on some machines each return after a system call costs a hundredth of locking.
+// calls are made right here: on some machines each return after a system call costs some hundredths of it all.
 func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
 	if f.name == nil && (!rawCalls || now-f.knownAt >= pathCheckInterval) {
 		return false
