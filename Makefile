@@ -17,10 +17,10 @@ FUZZTIME := 10000x
 # With the race detector a process waits a second before it ends, unless it is told not to; and here many end.
 export GORACE := atexit_sleep_ms=0
 
-.PHONY: test test-arch test-fs test-nfs test-windows vet bench fuzz
-
 # With SHORT=-short, without what takes long.
-SHORT :=
+export SHORT :=
+
+.PHONY: test test-arch test-fs test-nfs test-windows vet bench fuzz
 
 test:
 	@set -e; for m in $(MODULES); do (cd $$m && go test $(SHORT) -race -timeout 10m ./...); done

@@ -101,4 +101,9 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-func TestLocks(t *testing.T) { locktest.Test(t, locks) }
+func TestLocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	locktest.Test(t, locks)
+}
