@@ -436,11 +436,11 @@ func TestRemoteFileSystem(t *testing.T) {
 	if other.TryRLock() {
 		t.Error("a new reader")
 	}
-	other.RUnlock()
 	cancel()
 	if err := finish(t, writer); err != context.Canceled {
 		t.Error(err)
 	}
+	other.RUnlock()
 	waitFor(t, "the gate is left", func() bool { return !other.file.gateTaken(shared) })
 	waitFor(t, "the lock is free", func() bool { return other.TryLock() })
 	other.Unlock()
