@@ -77,7 +77,7 @@ func (c *endableCall) run(lock func(fd int) error) error {
 // end makes the call return, and no other call of this thread.
 func (c *endableCall) end() {
 	c.signal()
-	for pause := grace / 4; ; pause = min(2*pause, time.Second) {
+	for pause := 2500 * time.Microsecond; ; pause = min(2*pause, time.Second) {
 		select {
 		case <-c.returned:
 			return

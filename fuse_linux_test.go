@@ -204,6 +204,9 @@ func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip(err)
 	}
+	long := grace
+	grace = usualGrace
+	t.Cleanup(func() { grace = long })
 	dir := t.TempDir()
 	p := proc.Start("fuse", dir, mode)
 	t.Cleanup(func() {

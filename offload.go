@@ -39,8 +39,8 @@ func callsTo(device uint64) *semaphore.Weighted {
 }
 
 // grace is how long an offloaded call may take to end after its context has. A call that
-// can be ended, ends within microseconds; only a busy machine needs more.
-const grace = 10 * time.Millisecond
+// can be ended, ends within microseconds; only a busy machine needs more. Tests set it.
+var grace = 10 * time.Millisecond
 
 // offload runs call, which may block in the kernel, on a goroutine of its own. The caller has
 // acquired a thread; offload calls release when all is done.
