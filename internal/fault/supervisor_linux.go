@@ -47,10 +47,11 @@ type supervisor struct {
 	ended    chan struct{}
 
 	mu      sync.Mutex
-	dir     string     // of the run
-	target  int        // which call is to fail
-	choice  int        // with which of its errors
-	errno   unix.Errno // or, if not 0, with this one
+	dir     string        // of the run
+	target  int           // which call is to fail
+	choice  int           // with which of its errors
+	errno   unix.Errno    // or, if not 0, with this one
+	unseen  time.Duration // withoutWait, or longer
 	armed   bool
 	aside   map[uint32]bool
 	waiting bool     // a call has been seen that waits
@@ -78,7 +79,7 @@ func newSupervisor(listener, pid int) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{listener: listener, pid: pid, nobody: nobody, memory: memory, initial: make(map[int32]bool), ended: make(chan struct{})}
+	s := &supervisor{listener: listener, pid: pid, nobody: nobody, memory: memory, initial: make(map[int32]bool), unseen: withoutWait, ended: make(chan struct{})}
 	// To wake who waits on the same processor halves the time; older kernels cannot.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	go s.answer()
@@ -201,7 +202,7 @@ func (s *supervisor) whenWaiting(f func()) {
 	if s.waiting {
 		time.AfterFunc(afterWait, once)
 	} else {
-		time.AfterFunc(withoutWait, once)
+		time.AfterFunc(s.unseen, once)
 	}
 }
 
