@@ -20,15 +20,21 @@ export GORACE := atexit_sleep_ms=0
 # With SHORT=-short, without what takes long.
 export SHORT :=
 
-.PHONY: test test-arch test-fs test-nfs test-windows vet bench fuzz
+# Of the modes that hardly differ in who shares what with whom, with RACE= not all have the race detector.
+RACE := -race
+
+.PHONY: test test-arch test-fs test-nfs test-windows bench-windows vet staticcheck bench fuzz
 
 test:
 	@set -e; for m in $(MODULES); do (cd $$m && go test $(SHORT) -race -timeout 10m ./...); done
-	@# and as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see
-	printf '%s\n' remote poll | xargs -P 2 -I {} env INTERLOCK_TEST={} go test $(SHORT) -count=1 -race -timeout 10m -skip '^TestFaults$$' .
-	@# and by the code for the other systems that have flock(2) (sys_bsd.go)
-	go test $(SHORT) -tags interlock_bsd -count=1 -race -timeout 10m -skip TestBrokenLocksAreCaught . ./locktest
-	go test $(SHORT) -tags interlock_bsd -count=1 -timeout 10m ./lockedfile ./pidfile
+	@# And as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see, and by
+	@# the code for the other systems that have flock(2) (sys_bsd.go). At once, since they sleep a lot.
+	printf '%s\n' \
+		'INTERLOCK_TEST=remote go test . -race -skip ^TestFaults$$' \
+		'INTERLOCK_TEST=poll go test . $(RACE) -skip ^TestFaults$$' \
+		'go test . ./locktest -tags interlock_bsd $(RACE) -skip TestBrokenLocksAreCaught' \
+		'go test ./lockedfile ./pidfile -tags interlock_bsd' | \
+		xargs -P 4 -I {} sh -c 'env {} $(SHORT) -count=1 -timeout 10m'
 
 test-arch:
 	.ci/test-arch
@@ -39,20 +45,30 @@ test-fs:
 # In Windows, or what is there of it under Wine. As root, on Debian.
 WINDOWS := ./...
 test-windows:
-	.ci/wine sh -ec 'go run ./examples/tour; go test $(SHORT) -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" $(WINDOWS); go test -run "^$$" -bench . -benchtime 1x .'
+	.ci/wine sh -ec 'go run ./examples/tour; go test $(SHORT) -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" $(WINDOWS)'
+
+bench-windows:
+	.ci/wine go test -run '^$$' -bench . -benchtime 1x .
 
 vet:
 	@test -z "$$(gofmt -l .)" || { echo "gofmt would change:"; gofmt -l .; exit 1; }
-	@GOBIN=$(CURDIR)/.bin go install $(STATICCHECK)
-	@# For each system the standard library is compiled anew: only so far as it takes to vet.
+	@# For each system the standard library is compiled anew: where nothing is run, only so far as it takes to vet.
 	@set -e; for m in $(MODULES); do for s in $(SYSTEMS); do \
 		case $$m:$$s in ./proof:linux/amd64) ;; ./proof:*) continue;; esac; \
 		echo "vet $$m for $$s"; \
-		export CGO_ENABLED=0 GOOS=$${s%/*} GOARCH=$${s#*/}; \
-		(cd $$m && GOGC=400 go vet -gcflags='all=-N -l -dwarf=false' ./...); \
-		case $$s in linux/amd64|windows/amd64) (cd $$m && $(CURDIR)/.bin/staticcheck ./...);; esac; \
+		export GOOS=$${s%/*} GOARCH=$${s#*/}; \
+		case $$s in \
+		linux/amd64|windows/amd64) (cd $$m && go vet ./...);; \
+		*) (cd $$m && CGO_ENABLED=0 GOGC=400 go vet -gcflags='all=-N -l -dwarf=false' ./...);; \
+		esac; \
 	done; done
 	go vet -tags interlock_bsd ./...
+
+staticcheck:
+	@GOBIN=$(CURDIR)/.bin go install $(STATICCHECK)
+	@set -e; for m in $(MODULES); do for s in linux windows; do echo "staticcheck $$m for $$s"; \
+		case $$m:$$s in ./proof:windows) ;; *) (cd $$m && GOOS=$$s $(CURDIR)/.bin/staticcheck ./...);; esac; \
+	done; done
 	$(CURDIR)/.bin/staticcheck -tags interlock_bsd ./...
 
 # Each fuzz target of each package. What it finds is kept in testdata/fuzz, and is a test from then on.

@@ -41,7 +41,7 @@
 // code for them has, on Linux (build tag interlock_bsd).
 //
 // On all systems but Linux a waiter tries again after growing pauses ([WithPollInterval]): of about a
-// sixteenth of the time that it has waited, and at most of 20ms, or 150ms in Windows. On AIX and all other systems, making a lock fails with
+// sixteenth of the time that it has waited, and at most of 20ms, or 250ms in Windows. On AIX and all other systems, making a lock fails with
 // [errors.ErrUnsupported].
 //
 // # Other programs

@@ -198,6 +198,8 @@ func fuse(args []string) {
 	}
 }
 
+var usualGrace = grace // that of the tests is longer
+
 func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
 	t.Helper()
 	needRoot(t)

@@ -23,8 +23,6 @@ var children = map[string]proc.Func{
 // MainOfConformance is set by a test that this package cannot import (conformance_test.go).
 var MainOfConformance func()
 
-var usualGrace = grace
-
 // On a busy machine, calls that end with their context take longer to do so. Tests that expect them to have ended
 // must not depend on that; where a file system does not answer, they expect only that they are given up.
 func init() {

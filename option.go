@@ -43,7 +43,7 @@ func untraced(opts []Option) []Option { return append(slices.Clip(opts), WithTra
 func WithPerm(perm fs.FileMode) Option { return func(o *options) { o.perm = perm } }
 
 // WithPollInterval sets the pauses between two tries to lock, in the few cases where the
-// system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms, in Windows to 150ms.
+// system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms, in Windows to 250ms.
 // On Linux these cases are more than 2048 waits at once in the process, a lack of descriptors, and
 // a file system that refuses to wait.
 //

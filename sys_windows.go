@@ -33,7 +33,7 @@ type handle struct {
 func fileHandle(h uintptr) handle { return handle{h: windows.Handle(h), foreign: true} }
 
 // longestPoll is longer than elsewhere: everybody who waits polls, and a timer costs more.
-const longestPoll = 150 * time.Millisecond
+const longestPoll = 250 * time.Millisecond
 
 var errNotRegular = errors.New("not a regular file")
 
