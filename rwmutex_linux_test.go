@@ -105,7 +105,15 @@ func TestCancelsLeaveNothingBehind(t *testing.T) {
 			}
 		})
 	}
-	storm() // which opens what is kept: the gate, and what ends waits
+	Must(unlockableFD()) // which is kept, as is the gate
+	ctx, cancel := context.WithCancel(t.Context())
+	waiter := start(func() error { return m.LockContext(ctx) })
+	waitFor(t, "a waiter at the gate", func() bool { return gated(m) })
+	cancel()
+	if err := finish(t, waiter); err != context.Canceled {
+		t.Error(err)
+	}
+	storm()
 	fds, goroutines := descriptors(t, "self"), runtime.NumGoroutine()
 	storm()
 	waitFor(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })

@@ -44,19 +44,19 @@ func One(t *testing.T, function, scenario, name, detail string, errno unix.Errno
 	for try := range 20 { // who waits may make more calls the next time, or fewer; or not have waited yet on a busy machine
 		e.s.unseen = withoutWait << min(try, 7)
 		calls, _, problems = e.run(t, scenario, 0, 0)
-		last := 0
-		for i, c := range calls {
+		n := 0
+		for _, c := range calls {
 			if means(c) {
-				last = i + 1
+				n++
 			}
 		}
-		if last == 0 || len(problems) > 0 {
+		if n == 0 || len(problems) > 0 {
 			continue
 		}
-		e.s.errno = errno
-		_, failed, problems := e.run(t, scenario, last, 0)
-		e.s.errno = 0
-		if failed == nil || !means(failed.what) {
+		e.s.errno, e.s.only = errno, means
+		_, failed, problems := e.run(t, scenario, n, 0)
+		e.s.errno, e.s.only = 0, nil
+		if failed == nil {
 			continue
 		}
 		for _, p := range problems {

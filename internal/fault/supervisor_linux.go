@@ -47,11 +47,13 @@ type supervisor struct {
 	ended    chan struct{}
 
 	mu      sync.Mutex
-	dir     string        // of the run
-	target  int           // which call is to fail
-	choice  int           // with which of its errors
-	errno   unix.Errno    // or, if not 0, with this one
-	unseen  time.Duration // withoutWait, or longer
+	dir     string                 // of the run
+	target  int                    // which call is to fail
+	only    func(call string) bool // of those that this is true of, unless nil
+	counted int                    // how many were made of these
+	choice  int                    // with which of its errors
+	errno   unix.Errno             // or, if not 0, with this one
+	unseen  time.Duration          // withoutWait, or longer
 	armed   bool
 	aside   map[uint32]bool
 	waiting bool     // a call has been seen that waits
@@ -135,7 +137,12 @@ func (s *supervisor) handle(n *notification) {
 		s.pass(n)
 		return
 	}
-	s.made = append(s.made, c.describe(what, n.args))
+	call := c.describe(what, n.args)
+	s.made = append(s.made, call)
+	counts := s.only == nil || s.only(call)
+	if counts {
+		s.counted++
+	}
 	if c.waits != nil && c.waits(n.args) && !s.waiting {
 		s.waiting = true
 		for _, f := range s.onWait {
@@ -143,13 +150,13 @@ func (s *supervisor) handle(n *notification) {
 		}
 	}
 	switch {
-	case len(s.made) == s.target:
+	case counts && s.counted == s.target:
 		list := errnos(c.errnos(n.args))
 		if strings.HasPrefix(what, "/proc/") {
 			// It never blocks. But some of it can be polled, and so package os would wait until there is more to read.
 			list = slices.DeleteFunc(list, func(e unix.Errno) bool { return e == unix.EAGAIN })
 		}
-		f := &failure{nr: n.nr, what: c.describe(what, n.args), errno: list[s.choice%len(list)], choices: len(list)}
+		f := &failure{nr: n.nr, what: call, errno: list[s.choice%len(list)], choices: len(list)}
 		if s.errno != 0 {
 			f.errno = s.errno
 		}
@@ -221,7 +228,7 @@ func (s *supervisor) begin(dir string, target, choice int) {
 	defer s.mu.Unlock()
 	s.dir, s.target, s.choice = dir, target, choice
 	s.armed, s.aside, s.waiting, s.onWait = false, make(map[uint32]bool), false, nil
-	s.made, s.strays, s.failed = nil, nil, nil
+	s.made, s.counted, s.strays, s.failed = nil, 0, nil, nil
 }
 
 // result returns the calls that were made, and the one that failed, or nil.
