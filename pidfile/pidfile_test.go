@@ -319,15 +319,14 @@ func TestExactlyOneOfAHundredAtAnyInstant(t *testing.T) {
 	path := newPath(t)
 	var mu sync.Mutex
 	held, kills := 0, 0
-	length := 8 * time.Second
+	length, processes := 8*time.Second, 100
 	if testing.Short() {
-		length /= 4
+		length, processes = length/4, 30
 	}
 	deadline := time.Now().Add(length)
 	var wg sync.WaitGroup
-	processes := 100
 	if wine.Here() { // it starts them slowly
-		processes = 20
+		processes = min(processes, 20)
 	}
 	for range processes {
 		wg.Go(func() {
