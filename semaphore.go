@@ -34,7 +34,8 @@ import (
 // holder dies, and all others sleep in the queue behind it, one thread for each
 // process. The first in line stops others from passing even while its process is
 // stopped (SIGSTOP). Other programs that give up a slot file's lock without closing it are noticed
-// within 100ms. A FileSemaphore that has been the first in line keeps two descriptors for that, until Close.
+// within 100ms, as is a gate file that was replaced. For all that, a FileSemaphore that has been the first in line keeps two
+// descriptors until Close, and one that has woken another process keeps a second one of each slot file, unless there are too many.
 //
 // # Crashes
 //
@@ -189,12 +190,12 @@ func (s *FileSemaphore) acquire(ctx context.Context, n int64) error {
 	if !s.local {
 		return s.acquireRemote(ctx, n)
 	}
-	s.mu.Lock()
 	// Done contexts fail even if there are units, as in semaphore.Weighted.
-	err := ctx.Err()
-	if err == nil {
-		err = s.pass(n)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	err := s.pass(n)
 	// Who only collects may be done in a moment; but no longer than others may be overlooked anyway. In line, one
 	// does not need the collect lock, but is seen to wait, and so keeps out others.
 	for times := 0; err == errCollecting && times < 20; times++ {

@@ -636,23 +636,119 @@ func TestFollowerDoesNotWaitForTheFileSystem(t *testing.T) {
 	waitFor(t, "unlocked", func() bool { return m.Close() == nil })
 }
 
-// To open a FIFO or a device is to do something to it.
+// A release opens what it has, and nothing that has come to the path meanwhile.
 func TestReleaseOpensNothingUnseen(t *testing.T) {
+	for i := range 4 {
+		moved := i%2 == 1
+		if i == 2 {
+			withoutProc(t)
+		}
+		dir := filepath.Join(tempDir(t), "dir")
+		must(t, os.Mkdir(dir, 0o700))
+		name := filepath.Join(dir, "sem")
+		s, waiter := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+		wantTry(t, s, 1, true)
+		s.Release(1)
+		time.Sleep(2 * ctimeSettled)
+		wantTry(t, s, 1, true)                       // the path has just been seen
+		must(t, waiter.gate.waiting.tryGate(shared)) // as if it were the head
+		defer waiter.gate.waiting.leaveGate()
+		path := s.slotPath(0)
+		if moved {
+			must(t, os.Rename(dir, dir+" of before"))
+			must(t, os.Mkdir(dir, 0o700))
+		} else {
+			must(t, os.Remove(path))
+		}
+		must(t, unix.Mkfifo(path, 0o600))
+		inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+		must(t, err)
+		defer unix.Close(inotify)
+		_, err = unix.InotifyAddWatch(inotify, path, unix.IN_OPEN)
+		must(t, err)
+		s.Release(1)
+		if n, err := unix.Read(inotify, make([]byte, 4096)); err != unix.EAGAIN {
+			t.Errorf("%d bytes of events, %v: the FIFO has been opened", n, err)
+		}
+	}
+}
+
+func withoutProc(t *testing.T) {
+	was := openFiles
+	openFiles = filepath.Join(t.TempDir(), "proc")
+	t.Cleanup(func() { openFiles = was })
+}
+
+// withBells is a semaphore that has n units, and a bell for each.
+func withBells(t *testing.T, n, size int64) *FileSemaphore {
 	name := semName(t)
-	s, waiter := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
-	must(t, s.Acquire(t.Context(), 1))
+	s, waiter := newSemaphore(t, name, size), newSemaphore(t, name, size)
+	if !s.local {
+		t.Skip("where who waits polls, bells are for nobody")
+	}
+	must(t, s.Acquire(t.Context(), n))
 	must(t, waiter.gate.waiting.tryGate(shared)) // as if it were the head
-	defer waiter.gate.waiting.leaveGate()
-	path := s.slotPath(0)
-	must(t, os.Remove(path))
-	must(t, unix.Mkfifo(path, 0o600))
-	inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	must(t, err)
-	defer unix.Close(inotify)
-	_, err = unix.InotifyAddWatch(inotify, path, unix.IN_OPEN)
-	must(t, err)
+	s.Release(n)
+	must(t, waiter.gate.waiting.leaveGate())
+	must(t, s.Acquire(t.Context(), n))
+	for _, sl := range s.held {
+		if sl.bell == nil {
+			t.Fatal("no bell")
+		}
+	}
+	return s
+}
+
+// Bells are given up if there are no descriptors for what is needed.
+func TestBellsDoNotUseUpTheDescriptors(t *testing.T) {
+	s := withBells(t, 3, 5)
 	s.Release(1)
-	if n, err := unix.Read(inotify, make([]byte, 4096)); err != unix.EAGAIN {
-		t.Errorf("%d bytes of events, %v: the FIFO has been opened", n, err)
+	free := Must(unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)) // the first number that is
+	unix.Close(free)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := limit
+	none.Cur = uint64(free)
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	for range 3 { // with the slot that was released, and those that were never opened
+		wantTry(t, s, 1, true)
+	}
+	s.Release(5)
+}
+
+// After a panic, the semaphore works as before.
+func TestNilContextLocksNothing(t *testing.T) {
+	s := newSemaphore(t, semName(t), 1)
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		s.Acquire(nil, 1) //nolint:staticcheck // that is what is tested
+	}()
+	wantTry(t, s, 1, true)
+	s.Release(1)
+}
+
+// A head begins with what was noted last, however much that is.
+func TestWatcherForgetsAll(t *testing.T) {
+	path := lockPath(t)
+	w, err := newWatcher()
+	must(t, err)
+	defer w.close()
+	const n = 1000
+	for i := range n {
+		f := Must(os.Create(path + strconv.Itoa(i%2)))
+		if i < 2 {
+			Must(w.add(f.Name()))
+		}
+		f.Close()
+	}
+	noted := 0
+	w.forget(func(int) { noted++ })
+	if noted != n {
+		t.Errorf("%d events of %d", noted, n)
 	}
 }

@@ -512,6 +512,37 @@ func TestReleaseWithoutDescriptorsWakesTheHead(t *testing.T) {
 	other.Release(1)
 }
 
+// Where proc(5) is missing too.
+func TestReleaseWithoutProcWakesTheHead(t *testing.T) {
+	withoutProc(t)
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	wakesTheHead(t, s, func() { must(t, other.Acquire(t.Context(), 1)) }, func() { other.Release(1) })
+}
+
+// Of units that are released at once, the head may not watch the first, as its process has another file of that number.
+func TestReleaseOfManyWakesTheHeadByAnyOfThem(t *testing.T) {
+	asleep, soon := sleepLong(t)
+	name := semName(t)
+	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
+	must(t, s.Acquire(t.Context(), 1))
+	must(t, other.Acquire(t.Context(), 1))
+	must(t, os.Remove(s.slotPath(0)))
+	must(t, other.Acquire(t.Context(), 1))
+	if other.held[1].k != 0 {
+		t.Fatal("another is released first")
+	}
+	w := acquiring(t.Context(), s, 1)
+	time.Sleep(asleep)
+	begin := time.Now()
+	other.Release(2)
+	must(t, finish(t, w))
+	if d := time.Since(begin); d > soon {
+		t.Errorf("woke after %v", d)
+	}
+	s.Release(2)
+}
+
 // Close changes nothing while somebody waits, also if units of others are.
 func TestSemaphoreCloseWhileWaiting(t *testing.T) {
 	name := semName(t)

@@ -75,13 +75,27 @@ func tooManyOpen(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// closeIdle closes the slots that are not held, and the alarm, until they are needed.
+// closeIdle closes what is not needed now: the slots that are not held, all bells, and the alarm.
 func (s *FileSemaphore) closeIdle() {
 	for _, sl := range s.idle {
 		sl.close()
 	}
+	s.dropBells()
 	s.alarm.close()
 	s.alarm = nil
+}
+
+// dropBells closes all bells, and reports whether there were any. Who watches looks in vain then.
+func (s *FileSemaphore) dropBells() bool {
+	dropped := false
+	for _, slots := range [][]*slot{s.idle, s.held} {
+		for _, sl := range slots {
+			dropped = dropped || sl.bell != nil
+			sl.bell.ring()
+			sl.bell, sl.rung = nil, false
+		}
+	}
+	return dropped
 }
 
 func (sl *slot) close() {
@@ -99,6 +113,9 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 	for range maxReopen {
 		if sl.file == nil {
 			f, err := s.opts.openLock(s.slotPath(sl.k))
+			if tooManyOpen(err) && s.dropBells() {
+				f, err = s.opts.openLock(s.slotPath(sl.k))
+			}
 			if err != nil {
 				return &fs.PathError{Op: "open", Path: s.slotPath(sl.k), Err: err}
 			}
@@ -129,11 +146,10 @@ func (s *FileSemaphore) lockSlot(sl *slot, now time.Duration) error {
 	return &fs.PathError{Op: "lock", Path: s.slotPath(sl.k), Err: errStale}
 }
 
-// hangBell gives a slot that was just seen at its path another bell, if it should have one: now, and not when somebody waits to
-// be woken.
+// hangBell gives a slot another bell, if it should have one: now, and not when somebody waits to be woken.
 func (sl *slot) hangBell() {
 	if sl.rung {
-		sl.bell, _ = newBell(sl.file.path)
+		sl.bell, _ = newBell(sl.file)
 		sl.rung = false
 	}
 }
@@ -159,7 +175,7 @@ func (s *FileSemaphore) free(n int64) {
 		raceRelease(f.handle)
 		if !(f.local && f.unlockLocal()) && f.unlock() != nil {
 			f.kill()
-			sl.file = nil
+			sl.close()
 		}
 		s.idle = append(s.idle, sl)
 	}
@@ -173,26 +189,19 @@ func (s *FileSemaphore) free(n int64) {
 		return
 	}
 	s.checked = never
+	// All of them: the head may not watch one, since its process holds a file that was at the same path before.
 	for _, sl := range s.idle[freed:] {
-		f := sl.file
-		if f == nil {
-			continue
-		}
-		// One that is at its path will do: the head then looks at all.
-		bell := sl.bell
-		sl.bell, sl.rung = nil, true
-		if bell != nil {
-			bell.ring()
-			if f.current(clock()) == nil { // to ask before would keep the head waiting
-				return
-			}
-		} else if f.current(clock()) == nil { // what is at the path must not be opened unseen
-			var err error
-			if bell, err = newBell(f.path); tooManyOpen(err) {
+		switch {
+		case sl.file == nil:
+		case sl.bell != nil:
+			sl.bell.ring()
+			sl.bell, sl.rung = nil, true
+		default:
+			bell, err := newBell(sl.file)
+			if sl.rung = err == nil; tooManyOpen(err) {
 				sl.close() // which wakes it as well
 			}
 			bell.ring()
-			return
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package interlock
 
 import (
+	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -28,12 +29,32 @@ type alarm struct {
 // A bell is a spare open file. To close it wakes who watches the file, sooner than to open one first.
 type bell struct{ fd int }
 
-// newBell opens the file at path. Where it must not be opened any more, there is no bell, and who
-// watches has to look by itself.
-func newBell(path string) (*bell, error) {
-	fd, err := open(path, unix.O_RDONLY, 0)
+// openFiles is where the files are that this thread has open: proc(5).
+var openFiles = "/proc/thread-self/fd/" // but for tests
+
+// newBell opens f once more. Where the right to was given up, there is no bell, and who watches has to look by itself.
+func newBell(f *lockFile) (*bell, error) {
+	fd := -1
+	err := uninterrupted(func() (err error) {
+		fd, err = unix.Open(openFiles+strconv.Itoa(f.fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err == nil {
+		return &bell{fd}, nil
+	}
+	if err != unix.ENOENT {
+		return nil, err
+	}
+	// Without proc(5), what is at its path, if that is f.
+	if err = checkFile(f.path); err == nil {
+		fd, err = open(f.path, unix.O_RDONLY, 0)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if id, err := (handle{fd: fd}).identity(); err != nil || id.dev != f.dev || id.ino != f.ino {
+		unix.Close(fd)
+		return nil, errStale
 	}
 	return &bell{fd}, nil
 }
@@ -59,13 +80,17 @@ func (w *watcher) add(path string) (int, error) {
 		unix.IN_CLOSE|unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF)
 }
 
-// forget forgets what has been noted, or some of it, and calls noted for each event with the number of the file. It is for who
-// looks at the files afterwards.
+// forget forgets what has been noted, and calls noted for each event with the number of the file. It is for who looks at the
+// files afterwards.
 func (w *watcher) forget(noted func(file int)) {
 	var events [32]unix.InotifyEvent // of files, which have no names
-	n, _ := unix.Read(w.inotify, unsafe.Slice((*byte)(unsafe.Pointer(&events)), unsafe.Sizeof(events)))
-	for i := range max(n, 0) / unix.SizeofInotifyEvent {
-		noted(int(events[i].Wd))
+	// While nobody looked, many thousands may have come; but what comes meanwhile must not keep us here.
+	for n, reads := len(events), 0; n == len(events) && reads < 1024; reads++ {
+		size, _ := unix.Read(w.inotify, unsafe.Slice((*byte)(unsafe.Pointer(&events)), unsafe.Sizeof(events)))
+		n = max(size, 0) / unix.SizeofInotifyEvent
+		for _, e := range events[:n] {
+			noted(int(e.Wd))
+		}
 	}
 }
 

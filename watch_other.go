@@ -12,8 +12,8 @@ const canWatch = false
 
 type bell struct{}
 
-func newBell(string) (*bell, error) { return nil, errors.ErrUnsupported }
-func (*bell) ring()                 {}
+func newBell(*lockFile) (*bell, error) { return nil, errors.ErrUnsupported }
+func (*bell) ring()                    {}
 
 type watcher struct{}
 
