@@ -20,7 +20,7 @@ export GORACE := atexit_sleep_ms=0
 # With SHORT=-short, without what takes long.
 export SHORT :=
 
-# Of the modes that hardly differ in who shares what with whom, with RACE= not all have the race detector.
+# With RACE=, the modes of poorer systems are tested without the race detector.
 RACE := -race
 
 .PHONY: test test-arch test-fs test-nfs test-windows bench-windows vet staticcheck bench fuzz
@@ -30,7 +30,7 @@ test:
 	@# And as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see, and by
 	@# the code for the other systems that have flock(2) (sys_bsd.go). At once, since they sleep a lot.
 	printf '%s\n' \
-		'INTERLOCK_TEST=remote go test . -race -skip ^TestFaults$$' \
+		'INTERLOCK_TEST=remote go test . $(RACE) -skip ^TestFaults$$' \
 		'INTERLOCK_TEST=poll go test . $(RACE) -skip ^TestFaults$$' \
 		'go test . ./locktest -tags interlock_bsd $(RACE) -skip TestBrokenLocksAreCaught' \
 		'go test ./lockedfile ./pidfile -tags interlock_bsd' | \
@@ -81,7 +81,7 @@ fuzz:
 	done; done
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x -timeout 10m ./...
+	go test -run '^$$' -bench . -benchtime 1x -timeout 10m .
 
 # On NFS v3, v4.0 and v4.2, with two clients: see docs/nfs.md. Debian only.
 test-nfs:
