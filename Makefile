@@ -18,7 +18,7 @@ FUZZTIME := 10000x
 export GORACE := atexit_sleep_ms=0
 
 # With SHORT=-short, without what takes long.
-export SHORT :=
+export SHORT ?=
 
 # With RACE=, the modes of poorer systems are tested without the race detector.
 RACE := -race
