@@ -148,9 +148,9 @@ func (t *tour) deadline() {
 	mu := interlock.Must(interlock.NewFileRWMutex(path))
 	defer mu.Close()
 	const timeout = 50 * time.Millisecond
+	begin := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	begin := time.Now()
 	err := mu.LockContext(ctx)
 	took := time.Since(begin)
 	t.saw(err == context.DeadlineExceeded && took >= timeout, "LockContext with %v to spare: %v, after %v", timeout, err, took.Round(100*time.Microsecond))
