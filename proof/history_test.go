@@ -190,6 +190,7 @@ func staysOf(events []event) ([]*stay, error) {
 	type key struct{ process, client int }
 	open := make(map[key]*stay)
 	few := make(map[int]bool)
+	killed := make(map[int]int64) // when a process was about to be
 	var all []*stay
 	for _, e := range events {
 		k := key{e.process, e.client}
@@ -216,14 +217,17 @@ func staysOf(events []event) ([]*stay, error) {
 					s.few = true
 				}
 			}
-		case "kill", "dead": // it goes on for a moment after the former
+		case "kill", "dead": // it goes on for a moment after the former, and may be gone for a moment before the latter
+			if e.what == "kill" {
+				killed[e.process] = e.time
+			}
 			for k, s := range open {
 				if k.process != e.process {
 					continue
 				}
 				s.killed = true
 				if s.release == 0 {
-					s.release = e.time
+					s.release = killed[e.process]
 				}
 				if e.what == "dead" {
 					s.ended = e.time
@@ -468,6 +472,7 @@ func TestCheckOfJournals(t *testing.T) {
 		"gets it though another has it":        {holder + "call 260 2 0 waits 3 8\nacquired 270 2 0\nkill 300 2\ndead 400 2\n", false},
 		"gets it so after it was to be killed": {holder + "call 260 2 0 waits 3 8\nkill 300 2\nacquired 310 2 0\ndead 350 2\n", false},
 		"calls so after it was to be killed":   {holder + "kill 255 2\ncall 260 2 0 waits 3 8\nacquired 270 2 0\ndead 350 2\n", false},
+		"is dead when another gets it":         {holder + "kill 190 2\ncall 195 2 0 waits 3 8\nacquired 197 2 0\ndead 260 2\n", true},
 		"gets it when the holder is dead":      {"call 10 2 0 waits 3 8\nacquired 20 2 0\nkill 30 2\ndead 40 2\n" + holder, true},
 		"gets it though the holder lives on":   {"call 10 2 0 waits 3 8\nacquired 20 2 0\nkill 300 2\ndead 400 2\n" + holder, false},
 		"few descriptors":                      {"few 1 2\ncall 10 2 0 waits 3 8\nmany 15 2\nend 20 2 0 open: too many open files\n", true},
