@@ -26,7 +26,7 @@ RACE := -race
 .PHONY: test test-arch test-fs test-nfs test-windows bench-windows vet staticcheck bench fuzz
 
 test:
-	@set -e; for m in $(MODULES); do (cd $$m && go test $(SHORT) -race -timeout 10m ./...); done
+	@set -e; for m in $(MODULES); do (cd $$m && go test $(SHORT) -vet=off -race -timeout 10m ./...); done
 	@# And as if the system were poorer than it is (rwmutex_linux_test.go), which the test cache does not see, and by
 	@# the code for the other systems that have flock(2) (sys_bsd.go). At once, since they sleep a lot.
 	printf '%s\n' \
@@ -34,7 +34,7 @@ test:
 		'INTERLOCK_TEST=poll go test . $(RACE) -skip ^TestFaults$$' \
 		'go test . ./locktest -tags interlock_bsd $(RACE) -skip TestBrokenLocksAreCaught' \
 		'go test ./lockedfile ./pidfile -tags interlock_bsd' | \
-		xargs -P 4 -I {} sh -c 'env {} $(SHORT) -count=1 -timeout 10m'
+		xargs -P 4 -I {} sh -c 'env {} $(SHORT) -vet=off -count=1 -timeout 10m'
 
 test-arch:
 	.ci/test-arch
@@ -45,7 +45,7 @@ test-fs:
 # In Windows, or what is there of it under Wine. As root, on Debian.
 WINDOWS := ./...
 test-windows:
-	.ci/wine sh -ec 'go run ./examples/tour; go test $(SHORT) -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" $(WINDOWS)'
+	.ci/wine sh -ec 'go run ./examples/tour; go test $(SHORT) -vet=off -p 3 -count=1 -timeout 10m -skip "TestBrokenLocksAreCaught|TestTraceOf" $(WINDOWS)'
 
 bench-windows:
 	.ci/wine go test -run '^$$' -bench . -benchtime 1x .
