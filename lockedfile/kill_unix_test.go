@@ -25,7 +25,7 @@ func init() {
 }
 
 // two are contents that cannot be mistaken for a part or a mix of each other.
-var two = [2]string{strings.Repeat("first", 40_000), strings.Repeat("second", 50_000)}
+var two = [2]string{strings.Repeat("first", 10_000), strings.Repeat("second", 12_500)}
 
 // turns changes each of several files by turns to the one and the other of two, all at once.
 func turns(args []string) {
@@ -83,7 +83,7 @@ func kills() int {
 	case testing.Short():
 		return 60
 	}
-	return 2400
+	return 2000
 }
 
 // killAtRandom runs child, with args and the paths, which has a writer on each path, again and again, and kills it,

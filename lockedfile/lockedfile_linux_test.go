@@ -35,20 +35,20 @@ func init() {
 
 // ops are what do can do to a file.
 var ops = map[string]func(path string) error{
-	"write":       func(path string) error { return Write(bg, path, large, 0o600) },
-	"trywrite":    func(path string) error { return TryWrite(path, large, 0o600) },
+	"write":       func(path string) error { return Write(bg, path, large(), 0o600) },
+	"trywrite":    func(path string) error { return TryWrite(path, large(), 0o600) },
 	"transform":   func(path string) error { return Transform(bg, path, 0o600, enlarge) },
-	"append":      func(path string) error { return Append(bg, path, large, 0o600) },
+	"append":      func(path string) error { return Append(bg, path, large(), 0o600) },
 	"shrink":      func(path string) error { return Write(bg, path, []byte("new"), 0o600) },
-	"nosyncwrite": func(path string) error { return Write(WithoutSync(bg), path, large, 0o600) },
+	"nosyncwrite": func(path string) error { return Write(WithoutSync(bg), path, large(), 0o600) },
 	"nosyncappend": func(path string) error {
-		return Append(WithoutSync(bg), path, large, 0o600)
+		return Append(WithoutSync(bg), path, large(), 0o600)
 	},
 }
 
-var large = []byte(strings.Repeat("large", 100_000))
+var large = sync.OnceValue(func() []byte { return []byte(strings.Repeat("large", 100_000)) })
 
-func enlarge(old []byte) ([]byte, error) { return append(old, large...), nil }
+func enlarge(old []byte) ([]byte, error) { return append(old, large()...), nil }
 
 // do does an op and prints its error, or ok. It does so with a system call that fails, if there
 // are a third argument and a fourth, its number and the error's.
@@ -204,8 +204,8 @@ func TestSparseFileIsRolledBackInPlace(t *testing.T) {
 func TestUnwritableDirectoryIsWrittenInPlace(t *testing.T) {
 	contents := strings.Repeat("old", 5000)
 	for op, want := range map[string]string{
-		"write":     string(large),
-		"transform": contents + string(large),
+		"write":     string(large()),
+		"transform": contents + string(large()),
 		"shrink":    "new",
 	} {
 		path := smallDisk(t, contents, 600_000)
@@ -402,7 +402,7 @@ func TestForeignOwnerIsKept(t *testing.T) {
 	if got := doAsNobody(t, "write", path); got != "ok" {
 		t.Error(got)
 	}
-	holds(t, path, string(large))
+	holds(t, path, string(large()))
 	if st := owner(t, path); st.Uid != 0 || st.Gid != 0 || st.Mode&0o7777 != 0o666 {
 		t.Error(st)
 	}
@@ -519,7 +519,7 @@ func TestFileSystemWithoutHardLinks(t *testing.T) {
 			if got := doWithout(op, path, unix.SYS_LINKAT, errno); got != "ok" {
 				t.Error(op, got)
 			}
-			want := string(large)
+			want := string(large())
 			if op == "shrink" {
 				want = "new"
 			}

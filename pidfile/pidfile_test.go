@@ -319,9 +319,9 @@ func TestExactlyOneOfAHundredAtAnyInstant(t *testing.T) {
 	path := newPath(t)
 	var mu sync.Mutex
 	held, kills := 0, 0
-	length, processes := 8*time.Second, 100
+	length, processes := 4*time.Second, 100
 	if testing.Short() {
-		length, processes = length/4, 30
+		length, processes = length/2, 30
 	}
 	deadline := time.Now().Add(length)
 	var wg sync.WaitGroup
