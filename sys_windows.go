@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
 
+	"github.com/interlock-go/interlock/internal/paths"
 	"golang.org/x/sys/windows"
 )
 
@@ -39,6 +41,9 @@ var errNotRegular = errors.New("not a regular file")
 
 // openHandle opens the regular file at path. It may be removed and renamed meanwhile.
 func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
+	if err := paths.OfFile(path); err != nil {
+		return h, err
+	}
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
 		return h, err
@@ -148,7 +153,11 @@ func absolute(path string) (string, error) {
 	if path == "" {
 		return "", syscall.ENOENT
 	}
-	return filepath.Abs(path)
+	abs, err := filepath.Abs(path)
+	if paths.OfFile(path) != nil { // which Abs takes away
+		abs = strings.TrimSuffix(abs, `\`) + `\`
+	}
+	return abs, err
 }
 
 // identity does not tell whether the file was removed or changed since it was opened: look at the path.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,6 +245,8 @@ func TestRefusesInWindows(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]error{
 		dir:                                     errNotRegular,
+		dir + `\`:                               syscall.EISDIR,
+		filepath.Join(dir, "lock") + "/":        syscall.EISDIR,
 		"NUL":                                   errNotRegular,
 		filepath.Join(dir, "missing", "lock"):   fs.ErrNotExist,
 		filepath.Join(dir, "no:such", "stream"): nil, // or whatever the system says

@@ -602,7 +602,7 @@ func TestSymbolicLinkIsFollowed(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	t.Chdir(t.TempDir())
-	for _, name := range []string{"short", strings.Repeat("long", 63), ".", "", "no/such/dir", "short/", "nul\x00"} {
+	for _, name := range []string{"short", strings.Repeat("long", 63), ".", "", "no/such/dir", "short/", "new/", "nul\x00"} {
 		err := Write(bg, name, []byte("1"), 0o600)
 		if err == nil {
 			err = Transform(bg, name, 0, addOne)
@@ -618,6 +618,9 @@ func TestNames(t *testing.T) {
 		}
 	}
 	alone(t, "short")
+	if _, err := os.Lstat("new"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 }
 
 // Who has the lock of a file that was taken away from under it changes nothing at its path, and is told.

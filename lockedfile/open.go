@@ -127,6 +127,9 @@ func (r *request) openOnce(flag int, create func(path string) (*file, error)) (*
 	if err == nil {
 		err = regular(info)
 	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = cmp.Or(paths.OfFile(r.path), err)
+	}
 	if err != nil && (r.path == "" || create == nil || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/opened"
+	"github.com/interlock-go/interlock/internal/paths"
 )
 
 // A RunningError says that the program runs already. It matches [interlock.ErrLocked].
@@ -285,6 +286,9 @@ func open(path string, flag int, create bool) (f *os.File, created bool, err err
 		if err := regular(path, info); err != nil {
 			return nil, false, err
 		}
+	}
+	if err := paths.OfFile(path); err != nil {
+		return nil, false, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	// Without O_CREATE first: in a sticky directory Linux refuses O_CREAT on a file of somebody
 	// else's, even to open it (fs.protected_regular, proc(5)).

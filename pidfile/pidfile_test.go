@@ -155,6 +155,14 @@ func TestNotOverAnythingElse(t *testing.T) {
 	if data, err := os.ReadFile(path); string(data) != contents {
 		t.Error(string(data), err)
 	}
+	for _, dir := range []string{path + "/", newPath(t) + "/"} {
+		if _, err := Create(dir); !errors.As(err, &pathErr) || pathErr.Path != dir {
+			t.Error(err)
+		}
+		if _, err := os.Lstat(strings.TrimSuffix(dir, "/")); dir != path+"/" && !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+	}
 }
 
 func TestChildDoesNotKeepIt(t *testing.T) {

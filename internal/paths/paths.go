@@ -4,7 +4,17 @@ package paths
 import (
 	"errors"
 	"os"
+	"syscall"
 )
+
+// OfFile returns an error if path can lead to a directory only, since it ends in a separator. Windows ignores that now
+// and then.
+func OfFile(path string) error {
+	if n := len(path); n > 0 && os.IsPathSeparator(path[n-1]) {
+		return syscall.EISDIR
+	}
+	return nil
+}
 
 // errElsewhere: something was mounted over the working directory, say.
 var errElsewhere = errors.New("the working directory is not at its path")
