@@ -181,7 +181,8 @@ func init() {
 	}
 	children["unit"] = func(args []string) {
 		s := Must(NewFileSemaphore(args[0], 2))
-		for range 40 {
+		times := Must(strconv.Atoi(args[1]))
+		for range times {
 			Must(0, s.Acquire(context.Background(), 1))
 			leave, err := alone(args[0]+".room", 2)
 			if err != nil {
@@ -192,7 +193,7 @@ func init() {
 			}
 			s.Release(1)
 		}
-		fmt.Println("visits", 40)
+		fmt.Println("visits", times)
 	}
 }
 
@@ -216,6 +217,13 @@ func visits(t *testing.T, ps ...*proc.Process) (n int) {
 	return n
 }
 
+// fourVisit are visits by two processes of each client.
+func fourVisit(t *testing.T, name string, args ...string) int {
+	t.Helper()
+	return visits(t, here(t, name, args...), here(t, name, args...),
+		startRemote(t, otherClient, name, args...), startRemote(t, otherClient, name, args...))
+}
+
 func here(t *testing.T, name string, args ...string) *proc.Process {
 	p := proc.Start(name, args...)
 	t.Cleanup(p.Kill)
@@ -223,6 +231,10 @@ func here(t *testing.T, name string, args ...string) *proc.Process {
 }
 
 func TestNFS(t *testing.T) {
+	times := 40
+	if testing.Short() {
+		times = 10
+	}
 	onNFS(t, func(t *testing.T, version, dir string) {
 		run := func(name string, test func(t *testing.T, path string)) {
 			t.Run(name, func(t *testing.T) { test(t, filepath.Join(dir, name)) })
@@ -293,17 +305,12 @@ func TestNFS(t *testing.T) {
 			try(true, true)
 		})
 		run("visitors", func(t *testing.T, path string) {
-			args := []string{path, "40", "patient"}
-			n := visits(t, here(t, "visitor", args...), here(t, "visitor", args...),
-				startRemote(t, otherClient, "visitor", args...), startRemote(t, otherClient, "visitor", args...))
-			if n != 160 {
+			if n := fourVisit(t, "visitor", path, strconv.Itoa(times), "patient"); n != 4*times {
 				t.Error(n)
 			}
 		})
 		run("impatient", func(t *testing.T, path string) {
-			args := []string{path, "150", "impatient"}
-			t.Log(visits(t, here(t, "visitor", args...), here(t, "visitor", args...),
-				startRemote(t, otherClient, "visitor", args...), startRemote(t, otherClient, "visitor", args...)), " of 600 got the lock")
+			t.Logf("%d of %d got the lock", fourVisit(t, "visitor", path, strconv.Itoa(4*times), "impatient"), 16*times)
 			m := newMutex(t, path)
 			took(t, "a lock after all", 5*time.Second, func() { must(t, finish(t, start(func() error { m.Lock(); return nil }))) })
 			m.Unlock()
@@ -387,9 +394,7 @@ func TestNFS(t *testing.T) {
 			q.Ask("unlock", "unlock ok")
 		})
 		run("semaphore", func(t *testing.T, path string) {
-			n := visits(t, here(t, "unit", path), here(t, "unit", path),
-				startRemote(t, otherClient, "unit", path), startRemote(t, otherClient, "unit", path))
-			if n != 160 {
+			if n := fourVisit(t, "unit", path, strconv.Itoa(times)); n != 4*times {
 				t.Error(n)
 			}
 			s, p := newSemaphore(t, path, 2), startRemote(t, otherClient, "acquirer", path, "2")

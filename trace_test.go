@@ -307,7 +307,11 @@ func TestTraceTellsTrueHolds(t *testing.T) {
 		worst = max(worst, d)
 	}}
 	m := newMutex(t, lockPath(t), WithTrace(trace))
-	hammer(t, 8, 2000, func(int) { m.Lock(); m.Unlock() })
+	times := 2000
+	if testing.Short() {
+		times = 200
+	}
+	hammer(t, 8, times, func(int) { m.Lock(); m.Unlock() })
 	other := newMutex(t, m.Path())
 	for _, waits := range []bool{false, true} {
 		worst = 0

@@ -39,7 +39,7 @@ func TestLinearizable(t *testing.T) {
 		{"FileRWMutex in peace", battle{mutex, 2, []string{"FileRWMutex", "FileRWMutex"}, nil, nil}},
 		{"FileSemaphore in peace", battle{2, 2, []string{"FileSemaphore", "FileSemaphore"}, nil, nil}},
 	}
-	const round = 1500 * time.Millisecond
+	round := min(max(*duration/time.Duration(len(battles)), 500*time.Millisecond), 1500*time.Millisecond)
 	total := make([]summary, len(battles))
 	histories, operations := 0, 0
 	for begin := time.Now(); ; {

@@ -15,7 +15,7 @@ import (
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
-const processCount, increments = 4, 500
+const processCount, increments = 4, 250
 
 func (t *tour) counting() {
 	t.title("Four processes count in one file")
