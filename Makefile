@@ -37,10 +37,10 @@ test:
 		xargs -P 4 -I {} sh -c 'env {} $(SHORT) -vet=off -count=1 -timeout 10m'
 
 test-arch:
-	.ci/test-arch
+	SHORT=$(SHORT) .ci/test-arch
 
 test-fs:
-	.ci/test-fs
+	SHORT=$(SHORT) .ci/test-fs
 
 # In Windows, or what is there of it under Wine. As root, on Debian.
 WINDOWS := ./...
@@ -85,4 +85,4 @@ bench:
 
 # On NFS v3, v4.0 and v4.2, with two clients: see docs/nfs.md. Debian only.
 test-nfs:
-	.ci/nfs
+	SHORT=$(SHORT) .ci/nfs
