@@ -81,7 +81,7 @@ fuzz:
 	done; done
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x -timeout 10m .
+	go test $(SHORT) -run '^$$' -bench . -benchtime 1x -timeout 10m .
 
 # On NFS v3, v4.0 and v4.2, with two clients: see docs/nfs.md. Debian only.
 test-nfs:

@@ -294,6 +294,9 @@ func busy(args []string) {
 
 // How long a process waits for its turn while eight goroutines of another contend for the lock.
 func BenchmarkWaitBesideContention(b *testing.B) {
+	if testing.Short() {
+		b.Skip("takes long")
+	}
 	for _, contenders := range []string{"bare", "own"} {
 		for _, kind := range []string{"bare", "own"} {
 			b.Run(kind+" waits for "+contenders, func(b *testing.B) {

@@ -65,6 +65,9 @@ type weighted interface {
 func BenchmarkNewSeq(b *testing.B) {
 	for _, size := range []int64{1, 128} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			if testing.Short() && size > 1 {
+				b.Skip("takes long")
+			}
 			name := semName(b)
 			own := timed(func() { Must(0, Must(NewFileSemaphore(name, size)).Close()) })
 			var w *semaphore.Weighted
