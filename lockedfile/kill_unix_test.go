@@ -201,7 +201,7 @@ func TestKilledCreatorLeavesNothingOrAll(t *testing.T) {
 		}
 	})
 	t.Logf("%d times missing, %d times whole", missing, whole)
-	if !testing.Short() && (missing == 0 || whole == 0) {
+	if kills() >= 1000 && (missing == 0 || whole == 0) {
 		t.Error("the kills came at no interesting moments")
 	}
 }

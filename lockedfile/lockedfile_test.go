@@ -618,6 +618,9 @@ func TestNames(t *testing.T) {
 		}
 	}
 	alone(t, "short")
+	if _, err := Read(bg, "new/"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 	if _, err := os.Lstat("new"); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}

@@ -127,7 +127,7 @@ func (r *request) openOnce(flag int, create func(path string) (*file, error)) (*
 	if err == nil {
 		err = regular(info)
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err == nil || create != nil && errors.Is(err, fs.ErrNotExist) {
 		err = cmp.Or(paths.OfFile(r.path), err)
 	}
 	if err != nil && (r.path == "" || create == nil || !errors.Is(err, fs.ErrNotExist)) {
@@ -142,7 +142,7 @@ func (r *request) openOnce(flag int, create func(path string) (*file, error)) (*
 	if err != nil {
 		// The kernel has followed what was there a moment ago, or not.
 		path, err := follow(r.path, true)
-		if err != nil {
+		if err = cmp.Or(err, paths.OfFile(path)); err != nil {
 			return nil, err
 		}
 		return create(path)

@@ -287,8 +287,10 @@ func open(path string, flag int, create bool) (f *os.File, created bool, err err
 			return nil, false, err
 		}
 	}
-	if err := paths.OfFile(path); err != nil {
-		return nil, false, &fs.PathError{Op: "open", Path: path, Err: err}
+	if err == nil || create && errors.Is(err, fs.ErrNotExist) {
+		if err := paths.OfFile(path); err != nil {
+			return nil, false, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
 	}
 	// Without O_CREATE first: in a sticky directory Linux refuses O_CREAT on a file of somebody
 	// else's, even to open it (fs.protected_regular, proc(5)).

@@ -155,6 +155,9 @@ func TestNotOverAnythingElse(t *testing.T) {
 	if data, err := os.ReadFile(path); string(data) != contents {
 		t.Error(string(data), err)
 	}
+	if _, _, err := Read(newPath(t) + "/"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 	for _, dir := range []string{path + "/", newPath(t) + "/"} {
 		if _, err := Create(dir); !errors.As(err, &pathErr) || pathErr.Path != dir {
 			t.Error(err)

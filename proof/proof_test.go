@@ -55,7 +55,7 @@ func TestLinearizable(t *testing.T) {
 					if f := n.all[s.process]; f == nil || !slices.Contains(b.fair, f.name) || s.how != waits || s.acquired == 0 {
 						continue
 					}
-					if n := overtaken(s, stays); n > len(stays)/2 {
+					if n := overtaken(s, stays); n > len(stays)/2 && round > time.Second { // in less, one is stopped for too large a part
 						t.Errorf("%+v was overtaken by %d of %d", *s, n, len(stays))
 					}
 				}
