@@ -618,7 +618,7 @@ func TestSemaphoreReplacedFilesLeaveNoDescriptor(t *testing.T) {
 	name := semName(t)
 	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
 	var fds int
-	for i := range 6 {
+	for i := range 15 {
 		must(t, s.Acquire(t.Context(), 1))
 		w := acquiring(t.Context(), other, 1)
 		becomesHead(t, other)
@@ -631,7 +631,7 @@ func TestSemaphoreReplacedFilesLeaveNoDescriptor(t *testing.T) {
 		time.Sleep(checkInterval)
 		if n := descriptors(t, "self"); i == 2 {
 			fds = n
-		} else if i > 2 && n > fds {
+		} else if i > 2 && n > fds+4 { // two bells and two alarms may be needed by chance
 			t.Errorf("%d descriptors, were %d", n, fds)
 		}
 	}
