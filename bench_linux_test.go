@@ -94,7 +94,7 @@ func BenchmarkUncontended(b *testing.B) {
 		settle(m)
 		return m, timed(barePair(b, filepath.Join(b.TempDir(), "bare")))
 	}
-	limit := 1.55
+	limit := 1.6 // 1.48 to 1.57, by machine and by where the linker puts the code
 	m, _ := begin(b)
 	if !m.file.marked { // it looks at the path each time
 		limit = 3.5
