@@ -332,7 +332,7 @@ func TestExactlyOneOfAHundredAtAnyInstant(t *testing.T) {
 	held, kills := 0, 0
 	length, processes := 4*time.Second, 100
 	if testing.Short() {
-		length, processes = length/2, 30
+		length, processes = length/4, 30
 	}
 	deadline := time.Now().Add(length)
 	var wg sync.WaitGroup
