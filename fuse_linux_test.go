@@ -219,6 +219,19 @@ func mountFUSE(t *testing.T, mode string) (*proc.Process, string) {
 	return p, filepath.Join(dir, "lock")
 }
 
+// stop stops a process, and waits until all its threads stand still: the signal alone lets them go on for a while on a busy machine.
+func stop(t *testing.T, p *proc.Process) {
+	t.Helper()
+	p.Signal(unix.SIGSTOP)
+	err := unix.EINTR
+	for err == unix.EINTR {
+		err, _ = unix.Waitid(unix.P_PID, p.Pid(), nil, unix.WSTOPPED, nil).(unix.Errno)
+	}
+	if err != 0 {
+		t.Fatal(err)
+	}
+}
+
 // Where the file system does not answer, waits are prompt all the same.
 func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 	for _, mode := range []string{"waits", "silent", "stopped"} {
@@ -249,7 +262,7 @@ func TestFileSystemThatDoesNotAnswer(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				wait := start(func() error { return m.LockContext(ctx) })
 				pending(t, wait)
-				daemon.Signal(unix.SIGSTOP)
+				stop(t, daemon)
 				cancel()
 				if err := finish(t, wait); err != context.Canceled {
 					t.Error(err)

@@ -476,7 +476,7 @@ func TestHeadWhoseFileSystemAnswersLate(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := acquiring(ctx, other, 1)
 		becomesHead(t, other)
-		daemon.Signal(unix.SIGSTOP)
+		stop(t, daemon)
 		released := start(func() error { s.Release(1); return nil })
 		time.Sleep(60 * time.Millisecond) // its next try gets no answer, and then a unit
 		cancel()

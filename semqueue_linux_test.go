@@ -219,7 +219,7 @@ func TestAcquireWhoseFileSystemAnswersLate(t *testing.T) {
 		} else {
 			other = s
 		}
-		daemon.Signal(unix.SIGSTOP)
+		stop(t, daemon)
 		ctx, cancel := context.WithCancel(t.Context())
 		w := acquiring(ctx, other, 1)
 		time.Sleep(20 * time.Millisecond)
@@ -655,7 +655,7 @@ func TestHeadThatGaveUpLeavesAStaleQueue(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		w := acquiring(ctx, other, 1)
 		becomesHead(t, other)
-		daemon.Signal(unix.SIGSTOP)
+		stop(t, daemon)
 		time.Sleep(60 * time.Millisecond) // its next look gets no answer
 		removed := start(func() error { return os.Remove(path + ".queue.lock") })
 		time.Sleep(10 * time.Millisecond)

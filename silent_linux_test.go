@@ -18,7 +18,7 @@ func TestInnerLocksAskNothing(t *testing.T) {
 	o := NewOwner()
 	ctx := ContextWithOwner(t.Context(), o)
 	m.Lock(o)
-	daemon.Signal(unix.SIGSTOP)
+	stop(t, daemon)
 	defer daemon.Signal(unix.SIGCONT)
 	must(t, finish(t, start(func() error {
 		for range 100 {
@@ -48,7 +48,7 @@ func TestDeadlineBesideAnUnansweredUnlock(t *testing.T) {
 	daemon, path := mountFUSE(t, "works")
 	m := newMutex(t, path)
 	m.Lock()
-	daemon.Signal(unix.SIGSTOP)
+	stop(t, daemon)
 	defer daemon.Signal(unix.SIGCONT)
 	unlocked := start(func() error { m.Unlock(); return nil })
 	time.Sleep(20 * time.Millisecond)
