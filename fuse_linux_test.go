@@ -228,7 +228,7 @@ func stop(t *testing.T, p *proc.Process) {
 		err, _ = unix.Waitid(unix.P_PID, p.Pid(), nil, unix.WSTOPPED, nil).(unix.Errno)
 	}
 	if err != 0 {
-		t.Fatal(err)
+		t.Fatalf("stop: %v", err)
 	}
 }
 
