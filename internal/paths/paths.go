@@ -1,4 +1,5 @@
-// Package paths is for paths that may lead elsewhere than their text says.
+// Package paths checks paths that may not lead to the file that their text
+// suggests.
 package paths
 
 import (
@@ -7,8 +8,8 @@ import (
 	"syscall"
 )
 
-// OfFile returns an error if path can lead to a directory only, since it ends in a separator. Windows ignores that now
-// and then.
+// OfFile returns an error if path ends with a separator, so that it can only
+// name a directory. Some functions of Windows ignore such a separator.
 func OfFile(path string) error {
 	if n := len(path); n > 0 && os.IsPathSeparator(path[n-1]) {
 		return syscall.EISDIR
@@ -16,10 +17,12 @@ func OfFile(path string) error {
 	return nil
 }
 
-// errElsewhere: something was mounted over the working directory, say.
-var errElsewhere = errors.New("the working directory is not at its path")
+// errMoved is the error of Getwd if, for example, a file system was mounted
+// over the working directory.
+var errMoved = errors.New("the path of the working directory leads to another directory")
 
-// Getwd is [os.Getwd], but with an error if that path leads elsewhere.
+// Getwd is like [os.Getwd], but returns an error if the path does not lead to
+// the working directory.
 func Getwd() (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
@@ -27,7 +30,7 @@ func Getwd() (string, error) {
 	}
 	same, err := Same(wd, ".")
 	if err == nil && !same {
-		err = errElsewhere
+		err = errMoved
 	}
 	return wd, err
 }

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package atpath
+
+const nonBlocking = 0
+
+func isStale(error) bool { return false }

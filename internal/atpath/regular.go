@@ -1,0 +1,72 @@
+package atpath
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/interlock-go/interlock/internal/paths"
+)
+
+// OpenRegular opens the regular file at path. It never creates one. The
+// argument stat, [os.Stat] or [os.Lstat], looks at the file before it is
+// opened; with os.Lstat, flag must keep the kernel from following a symbolic
+// link, too.
+//
+// The error is an [*fs.PathError], or [ErrAgain].
+func OpenRegular(path string, flag int, stat func(path string) (fs.FileInfo, error)) (*os.File, error) {
+	// Look first: to open a FIFO or a device can block or have effects.
+	info, err := stat(path)
+	switch {
+	case err == nil:
+		err = cmp.Or(CheckRegular(info.Mode()), paths.OfFile(path))
+	case errors.Is(err, fs.ErrNotExist):
+		err = errors.Unwrap(err)
+	default:
+		err = nil // os.OpenFile fails, too, and its error is the one to return.
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f, err := os.OpenFile(path, flag|nonBlocking, 0)
+	if err != nil {
+		if isStale(err) {
+			return nil, ErrAgain
+		}
+		return nil, err
+	}
+	info, err = f.Stat()
+	if err == nil {
+		if err = CheckRegular(info.Mode()); err == nil {
+			return f, nil
+		}
+		err = &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f.Close()
+	if Forgotten(err) {
+		return nil, ErrAgain
+	}
+	return nil, err
+}
+
+// CheckRegular returns an error that says what kind of file has the mode,
+// unless that is a regular file.
+func CheckRegular(mode fs.FileMode) error {
+	kind := "a device"
+	switch mode.Type() {
+	case 0:
+		return nil
+	case fs.ModeDir:
+		kind = "a directory"
+	case fs.ModeSymlink:
+		kind = "a symbolic link"
+	case fs.ModeNamedPipe:
+		kind = "a FIFO"
+	case fs.ModeSocket:
+		kind = "a socket"
+	case fs.ModeIrregular:
+		return errors.New("is not a regular file")
+	}
+	return errors.New("is " + kind + ", not a regular file")
+}

@@ -1,5 +1,0 @@
-//go:build !unix
-
-package opened
-
-func stale(error) bool { return false }
