@@ -14,6 +14,7 @@ import (
 
 var ctx = context.Background()
 
+// newPath returns the path of a file that does not exist.
 func newPath() string {
 	return filepath.Join(interlock.Must(os.MkdirTemp("", "lockedfile-example-*")), "file")
 }
@@ -40,7 +41,7 @@ func ExampleRead() {
 func ExampleWrite() {
 	name := newPath()
 	check(lockedfile.Write(ctx, name, []byte("old"), 0o644))
-	check(lockedfile.Write(ctx, name, []byte("new"), 0o644)) // the mode stays
+	check(lockedfile.Write(ctx, name, []byte("new"), 0o644)) // The mode stays.
 	data, err := os.ReadFile(name)
 	fmt.Println(string(data), err)
 	// Output: new <nil>
@@ -48,7 +49,8 @@ func ExampleWrite() {
 
 func ExampleTryWrite() {
 	name := newPath()
-	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE, 0o644)) // in real life, in another process
+	// Usually, another process has locked the file.
+	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE, 0o644))
 	defer f.Close()
 
 	err := lockedfile.TryWrite(name, []byte("new"), 0o644)
@@ -113,6 +115,35 @@ func ExampleOpenFile() {
 	// Output:
 	// <nil>
 	// written under the lock
+}
+
+func ExampleFile() {
+	name := newPath()
+	check(lockedfile.Write(ctx, name, []byte("key=value\n"), 0o644))
+	// A shared lock: other readers do not wait.
+	f, err := lockedfile.OpenFile(ctx, name, os.O_RDONLY, 0)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer f.Close()
+
+	var line string // A File has all methods of an os.File.
+	fmt.Fscanln(f, &line)
+	fmt.Println(line)
+	// Output: key=value
+}
+
+func ExampleFile_Close() {
+	name := newPath()
+	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_WRONLY|os.O_CREATE, 0o644))
+	fmt.Println(errors.Is(lockedfile.TryWrite(name, nil, 0), interlock.ErrLocked))
+
+	check(f.Close())
+	fmt.Println(lockedfile.TryWrite(name, nil, 0))
+	// Output:
+	// true
+	// <nil>
 }
 
 func ExampleWithoutSync() {

@@ -2,7 +2,6 @@ package lockedfile
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -19,18 +18,17 @@ import (
 
 func init() { children["faults"] = fault.Child(faults) }
 
-// Every system call of the package fails once, at each place, with each of its errors: then an error that
-// names the path and matches that of the call comes out, or nothing is amiss. The contents are the old ones or the new
-// ones, whole; and nothing is left locked, open or beside them.
+// TestFaults has each system call of each scenario fail. A call of the package
+// succeeds, or returns an error that names the path and matches the one of the
+// system call. The file has the old contents or the new ones, whole. No lock,
+// descriptor or temporary file is left.
 func TestFaults(t *testing.T) { fault.Explore(t, "faults", faults) }
 
-// What has been wrong.
-
-func TestALinkThatCannotBeReadIsNotReplaced(t *testing.T) {
+func TestUnreadableLinkIsNotReplaced(t *testing.T) {
 	fault.One(t, "faults", "write through a link", "readlinkat", "/link", unix.EIO)
 }
 
-func TestErrorsOfANewFileDoNotNameATemporaryOne(t *testing.T) {
+func TestNewFileHasItsOwnName(t *testing.T) {
 	fault.One(t, "faults", "open to create", "fsync", "", unix.EIO)
 	path := filepath.Join(t.TempDir(), "data")
 	f, err := OpenFile(bg, path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
@@ -45,8 +43,8 @@ func TestErrorsOfANewFileDoNotNameATemporaryOne(t *testing.T) {
 	if err := interlock.TryLock(other); !errors.Is(err, interlock.ErrLocked) {
 		t.Error(err)
 	}
-	if _, err := f.WriteAt([]byte("x"), 0); err == nil { // which package os refuses, if it knows
-		t.Error("it is not known to be open for appending")
+	if _, err := f.WriteAt([]byte("x"), 0); err == nil {
+		t.Error("package os does not know that it is open for appending")
 	}
 }
 
@@ -63,10 +61,10 @@ var faults = fault.Scenarios{
 				c.Errorf("read %q", data)
 			}
 		})
-		is(c, path, nil, oldContents)
+		wantContents(c, path, nil, oldContents)
 		worksOn(c, path)
 	},
-	"read what is locked": func(c *fault.Case) {
+	"read a locked file": func(c *fault.Case) {
 		path := existing(c)
 		c.Other("flock", path, "ex")
 		c.Faults(func() {
@@ -74,14 +72,14 @@ var faults = fault.Scenarios{
 			defer cancel()
 			c.WhenWaiting(cancel)
 			if _, err := Read(ctx, path); check(c, err, path, context.Canceled) {
-				c.Errorf("read what is locked")
+				c.Errorf("read a locked file")
 			}
 		})
 		c.Other("close", path)
 		worksOn(c, path)
 	},
 	"write": func(c *fault.Case) { replaceWithFaults(c, existing(c)) },
-	"write over what somebody else owns": func(c *fault.Case) {
+	"write over a file of another user": func(c *fault.Case) {
 		path := existing(c)
 		if os.Getuid() == 0 {
 			c.Must(os.Chown(path, 1, 2))
@@ -94,19 +92,15 @@ var faults = fault.Scenarios{
 			c.Errorf("%v, not %v: %v", after, before, err)
 		}
 	},
-	"write over what has an access control list": func(c *fault.Case) {
+	"write over an access control list": func(c *fault.Case) {
 		path := existing(c)
-		// The owner may read and write it, user 7 and the group read it.
-		acl := binary.LittleEndian.AppendUint32(nil, 2)
-		for _, entry := range [][3]uint32{{1, 6, 1<<32 - 1}, {2, 4, 7}, {4, 4, 1<<32 - 1}, {16, 4, 1<<32 - 1}, {32, 0, 1<<32 - 1}} {
-			acl = binary.LittleEndian.AppendUint16(acl, uint16(entry[0]))
-			acl = binary.LittleEndian.AppendUint16(acl, uint16(entry[1]))
-			acl = binary.LittleEndian.AppendUint32(acl, entry[2])
-		}
-		const attr = "system.posix_acl_access"
-		has := unix.Setxattr(path, attr, acl, 0) == nil
+		list := acl(7, 4) // With this one, the mode stays 0640.
+		has := unix.Setxattr(path, aclAccess, list, 0) == nil
 		replaceWithFaults(c, path)
-		if n, err := unix.Getxattr(path, attr, nil); has && (err != nil || n != len(acl)) && !c.HasFailed("fgetxattr", unix.ENODATA, unix.ENOTSUP) { // which say that there is none
+		if c.HasFailed("fgetxattr", unix.ENODATA, unix.ENOTSUP) { // "There is no list."
+			return
+		}
+		if n, err := unix.Getxattr(path, aclAccess, nil); has && (err != nil || n != len(list)) {
 			c.Errorf("the access control list is lost: %d, %v", n, err)
 		}
 	},
@@ -120,9 +114,9 @@ var faults = fault.Scenarios{
 			check(c, err, link)
 		})
 		if target, readErr := os.Readlink(link); readErr != nil {
-			c.Errorf("%s is no link any more: %s, %v", link, target, readErr)
+			c.Errorf("%s is no longer a link: %s, %v", link, target, readErr)
 		}
-		is(c, path, err, oldContents, newContents)
+		wantContents(c, path, err, oldContents, newContents)
 		c.Only("data", "link")
 	},
 	"write without sync": func(c *fault.Case) {
@@ -132,7 +126,7 @@ var faults = fault.Scenarios{
 			err = Write(WithoutSync(bg), path, []byte(newContents), 0o600)
 			check(c, err, path)
 		})
-		is(c, path, err, oldContents, newContents)
+		wantContents(c, path, err, oldContents, newContents)
 		worksOn(c, path)
 	},
 	"try to write": func(c *fault.Case) {
@@ -142,7 +136,7 @@ var faults = fault.Scenarios{
 			err = TryWrite(path, []byte(newContents), 0o600)
 			check(c, err, path)
 		})
-		is(c, path, err, oldContents, newContents)
+		wantContents(c, path, err, oldContents, newContents)
 		worksOn(c, path)
 	},
 	"create": func(c *fault.Case) {
@@ -171,7 +165,7 @@ var faults = fault.Scenarios{
 			err = Append(bg, path, []byte(newContents), 0o600)
 			check(c, err, path)
 		})
-		is(c, path, err, oldContents, oldContents+newContents)
+		wantContents(c, path, err, oldContents, oldContents+newContents)
 		worksOn(c, path)
 	},
 	"append to nothing": func(c *fault.Case) {
@@ -191,7 +185,7 @@ var faults = fault.Scenarios{
 			})
 			check(c, err, path)
 		})
-		is(c, path, err, oldContents, newContents)
+		wantContents(c, path, err, oldContents, newContents)
 		worksOn(c, path)
 	},
 	"transform nothing": func(c *fault.Case) {
@@ -200,13 +194,15 @@ var faults = fault.Scenarios{
 			return Transform(bg, path, 0o640, func([]byte) ([]byte, error) { return []byte(newContents), nil })
 		})
 	},
-	"transform in vain": func(c *fault.Case) {
+	"failing transform": func(c *fault.Case) {
 		path := c.Path("data")
 		failure := errors.New("failed")
 		c.Faults(func() {
 			check(c, Transform(bg, path, 0o640, func([]byte) ([]byte, error) { return nil, failure }), path, failure)
 		})
-		if !c.HasFailed("unlinkat") && !c.HasFailed("fstat") && !c.HasFailed("newfstatat") { // or it is not known to be ours to remove
+		if !c.HasFailed("unlinkat") && !c.HasFailed("fstat") && !c.HasFailed("newfstatat") {
+			// Without fstat, the package does not know that the
+			// file is its own.
 			c.Only()
 		}
 	},
@@ -220,11 +216,11 @@ var faults = fault.Scenarios{
 			})
 			check(c, err, path)
 		})
-		is(c, path, err, oldContents, "{\n\t\"new\": 2,\n\t\"old\": 1\n}\n")
+		wantContents(c, path, err, oldContents, "{\n\t\"new\": 2,\n\t\"old\": 1\n}\n")
 		worksOn(c, path)
 	},
-	"longer in place":  func(c *fault.Case) { overwriteWithFaults(c, newContents) },
-	"shorter in place": func(c *fault.Case) { overwriteWithFaults(c, "new") },
+	"overwrite, longer":  func(c *fault.Case) { overwriteWithFaults(c, newContents) },
+	"overwrite, shorter": func(c *fault.Case) { overwriteWithFaults(c, "new") },
 	"open to truncate": func(c *fault.Case) {
 		path := existing(c)
 		contents := []string{oldContents}
@@ -239,7 +235,7 @@ var faults = fault.Scenarios{
 				check(c, f.Close(), path)
 			}
 		})
-		is(c, path, err, contents...)
+		wantContents(c, path, err, contents...)
 		worksOn(c, path)
 	},
 	"open to create": func(c *fault.Case) {
@@ -264,7 +260,7 @@ var faults = fault.Scenarios{
 			return err
 		})
 	},
-	"read what is open": func(c *fault.Case) {
+	"open to read": func(c *fault.Case) {
 		path := existing(c)
 		c.Faults(func() {
 			f, err := OpenFile(bg, path, os.O_RDONLY, 0)
@@ -280,8 +276,8 @@ var faults = fault.Scenarios{
 	},
 }
 
-// check is c.Check, where two more errors are to be expected: if the system says that somebody else has locked a temporary
-// file, which nobody should, and if it says that the file is not at its path any more.
+// check is c.Check with two more errors that it accepts: that another process
+// has locked a new temporary file, and that the file is no longer at its path.
 func check(c *fault.Case, err error, path string, others ...error) bool {
 	if c.HasFailed("flock", unix.EWOULDBLOCK, unix.EACCES, unix.EDEADLK) {
 		others = append(others, interlock.ErrLocked)
@@ -303,15 +299,17 @@ func existing(c *fault.Case) (path string) {
 	return path
 }
 
-// is looks whether the file holds what it is to hold after an error, or else after success, which the last of the contents is.
-func is(c *fault.Case, path string, err error, contents ...string) {
+// wantContents fails unless the file at path has the last of the contents, or
+// after an error the first.
+func wantContents(c *fault.Case, path string, err error, contents ...string) {
 	data, readErr := os.ReadFile(path)
 	c.Must(readErr)
 	got, want := string(data), contents[len(contents)-1]
 	if err != nil {
 		want = contents[0]
-		// What comes after the file has been replaced is documented to fail with the new contents in place: to sync
-		// the directory, and to unlock and close the new file.
+		// After the replacement, syncing the directory or closing the
+		// new file can fail. Then the new contents are in place in
+		// spite of the error.
 		if c.HasFailed("openat") || c.HasFailed("fsync") || c.HasFailed("flock") || c.HasFailed("close") {
 			for _, other := range contents {
 				if got == other {
@@ -321,7 +319,7 @@ func is(c *fault.Case, path string, err error, contents ...string) {
 		}
 	}
 	if got != want {
-		c.Errorf("after the error %v the file holds %.20q (%d)", err, got, len(got))
+		c.Errorf("after the error %v the file contains %.20q (%d bytes)", err, got, len(got))
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		c.Errorf("mode %v, %v", info.Mode(), err)
@@ -334,7 +332,7 @@ func replaceWithFaults(c *fault.Case, path string) {
 		err = Write(bg, path, []byte(newContents), 0o600)
 		check(c, err, path)
 	})
-	is(c, path, err, oldContents, newContents)
+	wantContents(c, path, err, oldContents, newContents)
 	worksOn(c, path)
 }
 
@@ -346,11 +344,12 @@ func overwriteWithFaults(c *fault.Case, contents string) {
 		err = r.change(os.O_RDWR, nil, func(f *file) error { return r.overwrite(f, []byte(contents)) })
 		check(c, err, path)
 	})
-	is(c, path, err, oldContents, contents)
+	wantContents(c, path, err, oldContents, contents)
 	worksOn(c, path)
 }
 
-// createWithFaults calls create, which makes the file: or else there is none.
+// createWithFaults calls create, which creates the file at path, or fails and
+// leaves none.
 func createWithFaults(c *fault.Case, path, contents string, create func() error) {
 	old := syscall.Umask(0o022)
 	defer syscall.Umask(old)
@@ -361,18 +360,19 @@ func createWithFaults(c *fault.Case, path, contents string, create func() error)
 	})
 	if _, statErr := os.Lstat(path); err == nil || statErr == nil {
 		if err != nil && !c.HasFailed("openat") && !c.HasFailed("fsync") && !c.HasFailed("flock") && !c.HasFailed("close") {
-			c.Errorf("there is a file in spite of %v", err)
+			c.Errorf("there is a file in spite of the error %v", err)
 		}
-		is(c, path, nil, contents)
+		wantContents(c, path, nil, contents)
 	}
 	worksOn(c, path)
 }
 
-// worksOn looks whether the file can be written, and there is nothing beside it.
+// worksOn fails unless the file at path can be written and read, and is alone
+// in its directory.
 func worksOn(c *fault.Case, path string) {
 	c.Free(path)
 	if c.HasFailed("unlinkat") {
-		// A temporary file that cannot be removed stays, as it does in a directory to which one can only append.
+		// A temporary file that cannot be removed stays.
 		for _, name := range c.Files() {
 			if strings.HasPrefix(name, ".data.lockedfile-") {
 				c.Must(os.Remove(c.Path(name)))

@@ -10,41 +10,45 @@ import (
 	"testing"
 )
 
-// FuzzTransformJSON: whatever a file contains, either it is JSON, and a change of nothing leaves its
-// meaning, or the error names the file, and the contents are what they were.
+// FuzzTransformJSON changes nothing in a file with any contents. If they are
+// JSON, they keep their meaning. If not, the error names the file, which stays
+// as it is.
 func FuzzTransformJSON(f *testing.F) {
-	for _, contents := range []string{"", "{}", `{"a":1}`, `{"a":{"b":[1,2,{"c":null}]}}`, "null", "[]", "1 2", "{", `"\ud800"`, "\xff", "{}x", " \n{}\n ", "1e999", `{"a":1,"a":2}`} {
+	for _, contents := range []string{
+		"", "{}", `{"a":1}`, `{"a":{"b":[1,2,{"c":null}]}}`, "null", "[]", "1 2", "{",
+		`"\ud800"`, "\xff", "{}x", " \n{}\n ", "1e999", `{"a":1,"a":2}`,
+	} {
 		f.Add([]byte(contents))
 	}
 	f.Fuzz(func(t *testing.T, contents []byte) {
 		path := filepath.Join(t.TempDir(), "data")
 		must(t, os.WriteFile(path, contents, 0o600))
-		var was any
-		valid := len(contents) == 0 || json.Unmarshal(contents, &was) == nil
+		var before any
+		valid := len(contents) == 0 || json.Unmarshal(contents, &before) == nil
 		err := TransformJSON(bg, path, 0o600, func(v *any) error { return nil })
-		after, readErr := os.ReadFile(path)
+		data, readErr := os.ReadFile(path)
 		must(t, readErr)
 		if !valid {
 			var pathErr *fs.PathError
-			if !errors.As(err, &pathErr) || pathErr.Path != path || !bytes.Equal(after, contents) {
-				t.Fatalf("%v, and %q became %q", err, contents, after)
+			if !errors.As(err, &pathErr) || pathErr.Path != path || !bytes.Equal(data, contents) {
+				t.Fatalf("%v, and %q became %q", err, contents, data)
 			}
 			return
 		}
 		must(t, err)
-		var is any
-		if err := json.Unmarshal(after, &is); err != nil {
-			t.Fatalf("%q became %q: %v", contents, after, err)
+		var after any
+		if err := json.Unmarshal(data, &after); err != nil {
+			t.Fatalf("%q became %q: %v", contents, data, err)
 		}
-		wantJSON, _ := json.Marshal(was)
-		gotJSON, _ := json.Marshal(is)
+		wantJSON, _ := json.Marshal(before)
+		gotJSON, _ := json.Marshal(after)
 		if !bytes.Equal(wantJSON, gotJSON) {
-			t.Fatalf("%q became %q", contents, after)
+			t.Fatalf("%q became %q", contents, data)
 		}
 	})
 }
 
-// FuzzTransform: what f returns is what is in the file afterwards, whatever was there before.
+// FuzzTransform replaces any contents with any others and appends to them.
 func FuzzTransform(f *testing.F) {
 	f.Add([]byte(nil), []byte("x"))
 	f.Add([]byte("longer than what follows"), []byte("short"))
@@ -55,7 +59,7 @@ func FuzzTransform(f *testing.F) {
 		must(t, os.WriteFile(path, before, 0o640))
 		must(t, Transform(WithoutSync(bg), path, 0o600, func(old []byte) ([]byte, error) {
 			if !bytes.Equal(old, before) {
-				t.Errorf("it was %q, and is read as %q", before, old)
+				t.Errorf("%q is read as %q", before, old)
 			}
 			return after, nil
 		}))
@@ -63,8 +67,8 @@ func FuzzTransform(f *testing.F) {
 		got, err := Read(bg, path)
 		must(t, err)
 		if want := append(bytes.Clone(after), before...); !bytes.Equal(got, want) {
-			t.Errorf("%q, want %q", got, want)
+			t.Errorf("got %q, want %q", got, want)
 		}
-		alone(t, path)
+		wantNoTemp(t, path)
 	})
 }

@@ -14,13 +14,12 @@ import (
 
 func init() { children["faults"] = fault.Child(faults) }
 
-// Every system call of the package fails once, at each place, with each of its errors: then an error that
-// names the path and matches that of the call comes out, or nothing is amiss; and nothing is left locked, open or half-made.
+// TestFaults has each system call of each scenario fail. A call of the package
+// succeeds, or returns an error that names the path and matches the one of the
+// system call. No lock, descriptor or new file is left.
 func TestFaults(t *testing.T) { fault.Explore(t, "faults", faults) }
 
-// What has been wrong.
-
-func TestCreateThatFailsLeavesNoNewFile(t *testing.T) {
+func TestFailedCreateLeavesNoNewFile(t *testing.T) {
 	fault.One(t, "faults", "create", "pread64", "", unix.EIO)
 }
 
@@ -36,7 +35,7 @@ var faults = fault.Scenarios{
 	"take over": func(c *fault.Case) {
 		createWithFaults(c, c.Write("pid", "99999999\n", 0o644))
 	},
-	"runs already": func(c *fault.Case) {
+	"already running": func(c *fault.Case) {
 		path := c.Write("pid", fmt.Sprintln(os.Getppid()), 0o644)
 		c.Other("flock", path, "ex")
 		c.Faults(func() {
@@ -44,10 +43,10 @@ var faults = fault.Scenarios{
 			running, ok := err.(*RunningError)
 			switch {
 			case err == nil:
-				c.Errorf("it runs twice")
+				c.Errorf("created twice")
 				f.Close()
 			case ok && running.PID != os.Getppid() && running.PID != 0:
-				c.Errorf("runs with PID %d", running.PID)
+				c.Errorf("running with PID %d", running.PID)
 			case !ok:
 				c.Check(err, path)
 			}
@@ -59,7 +58,9 @@ var faults = fault.Scenarios{
 		path := c.Write("pid", "99999999\n", 0o644)
 		c.Faults(func() {
 			pid, running, err := Read(path)
-			if lockedForAMoment(c, err) { // then it runs, but with another PID, for that process is gone
+			if claimedLocked(c, err) {
+				// It is running, but not with that PID: that
+				// process is gone.
 				if !running || pid != 0 || !errors.Is(err, errOther) {
 					c.Errorf("%d, %t, %v", pid, running, err)
 				}
@@ -86,22 +87,23 @@ var faults = fault.Scenarios{
 		f, err := Create(path)
 		c.Must(err)
 		c.Faults(func() { err = f.Close(); c.Check(err, path) })
-		if _, statErr := os.Lstat(path); statErr == nil && err == nil && !saidToBeGone(c) {
-			c.Errorf("there is a file in spite of no error")
+		if _, statErr := os.Lstat(path); statErr == nil && err == nil && !claimedGone(c) {
+			c.Errorf("the file was not removed, without an error")
 		}
 		c.Free(path)
 		worksAt(c, path)
 	},
 }
 
-// lockedForAMoment reports whether the failure said that somebody else had the lock, as EACCES does where it was not taken for
-// a denial.
-func lockedForAMoment(c *fault.Case, err error) bool {
+// claimedLocked reports whether the fault claimed that another process holds
+// the lock. EACCES is such a claim unless the package took it for a denial.
+func claimedLocked(c *fault.Case, err error) bool {
 	return c.HasFailed("flock", unix.EWOULDBLOCK, unix.EDEADLK) || c.HasFailed("flock", unix.EACCES) && !errors.Is(err, unix.EACCES)
 }
 
-// saidToBeGone reports whether the failure said that the file is gone. Then it is not removed, for what is at its path would be another.
-func saidToBeGone(c *fault.Case) bool {
+// claimedGone reports whether the fault claimed that the file is no longer at
+// its path. Then the package does not remove the file at its path.
+func claimedGone(c *fault.Case) bool {
 	return c.HasFailed("fstat", unix.ENOENT, unix.ESTALE) || c.HasFailed("newfstatat", unix.ENOENT)
 }
 
@@ -115,12 +117,12 @@ func createWithFaults(c *fault.Case, path string) {
 			c.Locked(path, true)
 			c.Aside(func() {
 				if data, err := os.ReadFile(path); err != nil || string(data) != fmt.Sprintln(os.Getpid()) {
-					c.Errorf("holds %q, %v", data, err)
+					c.Errorf("contains %q, %v", data, err)
 				}
 			})
 			err := f.Close()
 			var pathErr *fs.PathError
-			if errors.As(err, &pathErr) && pathErr.Path == c.Path("pid") { // wherever the process is by now
+			if errors.As(err, &pathErr) && pathErr.Path == c.Path("pid") { // absolute, also for a relative path
 				path = c.Path("pid")
 			}
 			closed = c.Check(err, path)
@@ -130,12 +132,14 @@ func createWithFaults(c *fault.Case, path string) {
 		info, statErr := os.Lstat(c.Path(name))
 		c.Must(statErr)
 		switch {
-		case closed && saidToBeGone(c):
-		case err == nil && !closed: // an error of Close has told that
-		case err != nil && before > 0: // it was there already
+		case closed && claimedGone(c):
+		case err == nil && !closed: // Close returned an error.
+		case err != nil && before > 0: // It was there before.
 		case err != nil && info.Size() == 0 && (c.HasFailed("fstat") || c.HasFailed("newfstatat") || c.HasFailed("flock")):
-			// It was made, but it is not known to be the file at the path, or not locked: so it could be the
-			// file of another by now, and must not be removed. To be empty is what a crash leaves too, and it is taken over.
+			// The package created it, but does not know that it is
+			// the file at its path, or could not lock it. It may be
+			// the file of another process by now. The next Create
+			// takes over an empty file, which a crash leaves, too.
 		default:
 			c.Errorf("there is still a file of %d bytes after the error %v", info.Size(), err)
 		}
@@ -144,7 +148,7 @@ func createWithFaults(c *fault.Case, path string) {
 	worksAt(c, path)
 }
 
-// worksAt looks whether the file can be made, and is removed then.
+// worksAt fails unless the file can be created, read and removed.
 func worksAt(c *fault.Case, path string) {
 	f, err := Create(path)
 	c.Must(err)

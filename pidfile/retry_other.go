@@ -1,0 +1,5 @@
+//go:build !windows
+
+package pidfile
+
+func isBeingRemoved(error) bool { return false }
