@@ -6,9 +6,12 @@ import (
 )
 
 // A Group is a collection of goroutines that work on parts of one task, like
-// [golang.org/x/sync/errgroup.Group], and each hold a unit of a [FileSemaphore] while they
-// run: so their number is limited over all processes of the machine. It is made by
-// [FileSemaphore.Group], and should not be used again for another task.
+// [golang.org/x/sync/errgroup.Group]. Each goroutine holds a unit of a
+// [FileSemaphore] while it runs. So the size of the semaphore limits how many
+// of them run at once, in all processes of the machine together.
+//
+// A Group is created by [FileSemaphore.Group]. It should not be reused for
+// another task.
 type Group struct {
 	sem     *FileSemaphore
 	ctx     context.Context
@@ -18,17 +21,21 @@ type Group struct {
 	err     error
 }
 
-// Group returns a new Group and a context derived from ctx, which is cancelled the first
-// time that a function passed to Go or TryGo returns an error, or when Wait returns.
+// Group returns a new [Group] and a context derived from ctx. The context is
+// canceled when a function passed to Go or TryGo first returns an error, or
+// when Wait returns.
 func (s *FileSemaphore) Group(ctx context.Context) (*Group, context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	return &Group{sem: s, ctx: ctx, cancel: cancel}, ctx
 }
 
-// Go waits for a unit, and then calls f in a new goroutine. If there is no unit before the
-// group's context ends, f is not called, and that is an error, see
-// [FileSemaphore.Acquire], like one that f returns: the first of all these cancels the
-// context, and Wait returns it.
+// Go waits for a unit and then calls f in a new goroutine. The first call that
+// returns an error cancels the group's context, and [Group.Wait] returns that
+// error.
+//
+// If Go cannot acquire a unit, for example because the group's context is done,
+// it does not call f. The error of [FileSemaphore.Acquire] then counts like one
+// returned by f.
 func (g *Group) Go(f func() error) {
 	if err := g.sem.Acquire(g.ctx, 1); err != nil {
 		g.fail(err)
@@ -37,8 +44,9 @@ func (g *Group) Go(f func() error) {
 	g.start(f)
 }
 
-// TryGo calls f in a new goroutine if it can have a unit at once and the group's context has not
-// ended, and reports whether it did. It panics as [FileSemaphore.TryAcquire] does.
+// TryGo calls f in a new goroutine if a unit is available now and the group's
+// context is not done. It reports whether it started the goroutine. It panics
+// like [FileSemaphore.TryAcquire].
 func (g *Group) TryGo(f func() error) bool {
 	if g.ctx.Err() != nil || !g.sem.TryAcquire(1) {
 		return false
@@ -47,15 +55,19 @@ func (g *Group) TryGo(f func() error) bool {
 	return true
 }
 
-// start calls f in a goroutine that has a unit.
+// start calls f in a new goroutine, and releases its unit afterward.
 func (g *Group) start(f func() error) {
-	g.wg.Go(func() {
-		// After the context was cancelled, or somebody who waits for a unit would still get it.
+	g.wg.Add(1)
+	go func() {
+		defer g.wg.Done()
+		// Release the unit only after fail has canceled the context.
+		// Otherwise a Go call that waits for a unit could still acquire
+		// this one.
 		defer g.sem.Release(1)
 		if err := f(); err != nil {
 			g.fail(err)
 		}
-	})
+	}()
 }
 
 func (g *Group) fail(err error) {
@@ -65,7 +77,8 @@ func (g *Group) fail(err error) {
 	})
 }
 
-// Wait waits until all functions have returned, and returns the first error, if any.
+// Wait blocks until all functions have returned, then returns the first error,
+// if any.
 func (g *Group) Wait() error {
 	g.wg.Wait()
 	g.cancel(g.err)

@@ -1,36 +1,69 @@
 package interlock
 
 import (
-	"io/fs"
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/interlock-go/interlock/internal/proclocks"
 )
 
-// A Holder is a process that holds a lock, or waits for it.
+// A Holder is a process that holds a lock or waits for it.
 type Holder struct {
 	PID     int    // 0 if the system does not tell
-	Command string // the name of its command, if it can be read
-	Shared  bool   // for reading
-	Waiting bool   // and does not hold it yet
+	Command string // name of the process's command, if it can be read
+	Shared  bool   // the lock is a read lock
+	Waiting bool   // the process does not hold the lock yet
 }
 
-// Holders returns who holds the lock on the file at path, and who waits for it in the kernel: first
-// the holders. A process that holds it by several objects is one Holder, and so are all that wait for one
-// [FileRWMutex] of a process. The path is that of a
-// FileRWMutex, a [FileRMutex], a file locked by [Lock], or a slot file of a [FileSemaphore].
-// Locks by fcntl(2) are not shown.
+// Holders returns the processes that hold the lock on the file at path,
+// followed by those that wait for it in the kernel. The file may be the lock
+// file of a [FileRWMutex] or [FileRMutex], a slot file of a [FileSemaphore], or
+// a file locked by [Lock].
 //
-// It is a hint, for people: when Holders returns, it may be different already. The process
-// is the one that has asked for the lock. Where that has passed the open file on and ended, its
-// PID may belong to another by now. Those of other PID namespaces can be missing.
-// Of those who wait behind the first, the system does not tell the PID, and where the file system is not
-// known to be local they are not shown.
+// The result is a hint for people: it may be out of date when Holders returns.
+// The PID is that of the process that asked for the lock. If that process
+// passed the open file on and ended, the PID may now belong to an unrelated
+// process. Of the waiters, only the first has a PID.
 //
-// Holders needs Linux and /proc, which shows all local file systems; on file systems of other machines it
-// shows the processes of this one. Elsewhere the error matches [errors.ErrUnsupported].
-// Errors are an [*fs.PathError].
+// A process that holds the lock through several objects is listed once. So are
+// all goroutines that wait for one FileRWMutex. Processes in other PID
+// namespaces may be missing, and so may waiters on file systems that are not
+// known to be local. Locks acquired by fcntl(2) are not listed.
+//
+// Holders needs Linux and /proc. On other systems, the error matches
+// [errors.ErrUnsupported]. Every error is an [*fs.PathError].
 func Holders(path string) ([]Holder, error) {
-	h, err := holders(path)
+	locks, err := proclocks.Of(path)
 	if err != nil {
-		return nil, &fs.PathError{Op: "holders", Path: path, Err: err}
+		return nil, errorAt("holders", path, err)
 	}
-	return h, nil
+	var all []Holder
+	for _, l := range locks {
+		// The first waiter waits for the lock, and the others for the
+		// gate.
+		atGate := l.Kind == "OFDLCK" && l.Waiting && l.Start == farByte
+		if l.Kind != "FLOCK" && !atGate {
+			continue
+		}
+		h := Holder{PID: l.PID, Shared: l.Shared, Waiting: l.Waiting}
+		if h.PID != 0 {
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", h.PID))
+			h.Command = strings.TrimSuffix(string(comm), "\n")
+		}
+		all = append(all, h)
+	}
+	rank := func(h Holder) int {
+		switch {
+		case !h.Waiting:
+			return 0
+		case h.PID != 0:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(all, func(a, b Holder) int { return cmp.Compare(rank(a), rank(b)) })
+	return all, nil
 }

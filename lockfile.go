@@ -4,145 +4,232 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/interlock-go/interlock/internal/atpath"
+	"github.com/interlock-go/interlock/internal/raceedge"
 )
 
-// A hold is how a lock file, or its gate, is held or wanted.
-type hold int8
+// A lockFile is one lock file as this process sees it. It owns the path, the
+// descriptor, the gate (lockfile_gate.go), and the check that the open file is
+// still the one at the path. It also hides the difference between file systems
+// that answer at once and file systems that may not (lockfile_remote.go).
+//
+// One goroutine at a time uses a lockFile; its user sees to that. There is one
+// exception. The last reader may call unlock while the process's next waiter is
+// in contended, announce or withdraw, which leave the lock of the whole file
+// alone.
+//
+// Methods whose names end in Now make only calls that return at once, and may
+// be called with a mutex held. (They may look at the path, which takes longer
+// only if one of its directories is on a remote file system.) They report
+// failure if something is not possible, or would take longer. All other methods
+// may take long. No method calls back to its user.
+//
+// An error is an [*fs.PathError], except ErrLocked, ctx.Err(), and those that
+// the comment of a method names.
+//
+// The file passes through these states. In brackets is what file, dead and the
+// lock are then.
+//
+//	closed (nil)          → open      by open
+//	open   (set, free)    → locked    by tryNow, try, wait
+//	locked (set, held)    → open      by unlockNow, unlock, unlockUntil
+//	locked                → dead      by unlock, if the system refuses
+//	dead   (set, closed)  → closed    by repair
+//	open, locked          → closed    by close; or by abandon, which leaves the
+//	                                  descriptor to the call that goes on
+//
+// The gate is free for this process, or announced: by announce, until withdraw.
+// If withdraw fails at the own gate, stuck is set until the file is closed.
+type lockFile struct {
+	name string // as the caller named it, for errors
+	path string // absolute
+	opts options
+	fair bool // waiters use the gate; false for the slots of a semaphore
+
+	file           *sysFile // nil if the path must be opened (again)
+	device         uint64   // the file system of the last file
+	local          bool     // the file system answers at once
+	byteLocksLocal bool     // the file system tells at once about byte locks, even if not local
+
+	// The file was last seen at the path with this ctime, at this time.
+	// knownAt is never if the ctime proves nothing.
+	known   int64
+	knownAt time.Duration
+	pathZ   []byte // path and a NUL byte if only a look at the path tells; else nil
+
+	deletedSince time.Duration // since when the file at the path has had no links; or never
+
+	clear    [2]time.Duration // by mode: when the gate was last seen free for that mode
+	lockedAt time.Duration    // when the kernel granted the lock
+
+	gate      sideLock // its file is nil until it is needed
+	announced bool     // this process holds the gate, or may hold it
+	ownGate   bool     // it holds the gate through the descriptor of file, having no other
+
+	// mu keeps unlock from closing the descriptor of file while another
+	// goroutine announces itself through it.
+	mu    sync.Mutex
+	dead  bool        // file was closed because it could not be unlocked
+	stuck atomic.Bool // the gate may still be locked through file, until file is closed
+}
 
 const (
-	free hold = iota
-	shared
-	exclusive
-	releasing // free, as soon as a call that gives it up has returned
+	// checkInterval is how long a process goes on believing that no other
+	// process waits. Asking costs half as much as locking and unlocking.
+	checkInterval = 50 * time.Microsecond
+
+	// handOnTime is how long the goroutines of a process may hand on a lock
+	// among themselves. They stop earlier if another process waits at the
+	// gate. So the limit matters to programs that do not know the gate.
+	handOnTime = time.Millisecond
+
+	// ctimeSettled is the age from which a ctime proves that no rename came
+	// after it: the clock for ctimes ticks every 1 to 10 ms. coarseSettled
+	// is for file systems that keep whole seconds, such as ext2.
+	ctimeSettled  = 20 * time.Millisecond
+	coarseSettled = 1100 * time.Millisecond
+
+	// pathCheckInterval is how long that proof counts. Renaming the
+	// directory takes the file from its path, but does not change the
+	// ctime.
+	pathCheckInterval = 10 * time.Millisecond
+
+	// deletedPatience is how long the file at the path must have had no
+	// links before that is an error.
+	deletedPatience = 20 * time.Millisecond
+
+	// leasePatience is how long a constructor waits for a process that has
+	// a lease on the file.
+	leasePatience = 500 * time.Millisecond
 )
 
-// op is the name of the operation that gets such a hold, for errors.
-func (m hold) op() string {
-	if m == shared {
-		return "rlock"
+// errDeleted is the error for a file that was removed but is still at its path.
+// A bind mount, for example, may show it there. Other processes may use another
+// file in its place.
+var errDeleted = errors.New("the file was deleted, but can still be opened at its path")
+
+// newLockFile returns a lockFile that is not open yet. name is for errors.
+func newLockFile(name, path string, o options, fair bool) *lockFile {
+	return &lockFile{name: name, path: path, opts: o, fair: fair, deletedSince: never}
+}
+
+// openLockFile opens the lock file at path, and creates it if it does not
+// exist. It is for constructors.
+func openLockFile(name, path string, o options, fair bool) (*lockFile, error) {
+	f := newLockFile(name, path, o, fair)
+	_, err := f.open(context.Background())
+	for begin := time.Now(); (leased(err) || err == atpath.ErrAgain) && time.Since(begin) < leasePatience; {
+		time.Sleep(time.Millisecond)
+		_, err = f.open(context.Background())
 	}
-	return "lock"
-}
-
-// A lockFile is one open file description of a lock file, and what waiting takes.
-//
-// Its methods are for who may act on the file (see [waiter]), with the exception of unlock. A join
-// that was abandoned may go on beside them: it changes nothing on a file that is not local.
-type lockFile struct {
-	handle
-	path string // absolute
-	perm fs.FileMode
-	name []byte // path with a NUL, where only a look there tells whether it is the file's; else nil
-
-	// The gate stops newcomers while somebody waits: whoever has to wait for the lock
-	// takes the gate first, a writer exclusive, a reader shared, and leaves it once it has the
-	// lock. Everybody asks whether it is taken before they lock. A description of its own:
-	// to give up a wait at the gate may mean to give up its description, and the lock must
-	// not depend on it.
-	gate  *handle // nil until first needed
-	gated bool    // we stand at the gate
-
-	dead bool // handle is closed; only to be disposed of
-
-	known   int64         // the ctime with which the file was last seen at path
-	knownAt time.Duration // when that was; never if that ctime proves nothing
-}
-
-// An identity tells files apart.
-type identity struct {
-	dev, ino uint64
-	links    uint64 // how many paths lead to it
-	changed  int64  // its ctime, in ns
-}
-
-// errStale: the file is not the one at the path any more. Callers of the package see it only if that
-// does not end.
-var errStale = errors.New("the file is removed or replaced again and again")
-
-// asStale returns errStale if err says that the server does not know the file any more.
-func asStale(err error) error {
-	if unknownFile(err) {
-		return errStale
+	if err == atpath.ErrAgain {
+		err = pathError("open", name, atpath.ErrUnstable)
 	}
-	return err
-}
-
-// openLockFile opens the lock file at path, and creates it if need be.
-func openLockFile(path string, perm fs.FileMode) (*lockFile, error) {
-	h, err := openHandle(path, true, perm)
 	if err != nil {
 		return nil, err
-	}
-	f := &lockFile{handle: h, path: path, perm: perm, knownAt: never}
-	if f.local && !f.marked {
-		f.name = append([]byte(path), 0)
 	}
 	return f, nil
 }
 
-// openLock is openLockFile for a lock with these options.
-func (o *options) openLock(path string) (*lockFile, error) {
-	f, err := openLockFile(path, o.perm)
-	if err == nil && o.wholeFile {
-		f.lockWhole()
+// open returns the open file. If there is none, it opens the path. That can
+// block on any file system (one that is frozen, or watched by another program),
+// so open returns when ctx is done. The error is [atpath.ErrAgain] if the path
+// changes at the same time, ctx.Err(), or an [*fs.PathError].
+func (f *lockFile) open(ctx context.Context) (*sysFile, error) {
+	f.repair()
+	if f.file != nil {
+		return f.file, nil
 	}
-	return f, err
+	var s *sysFile
+	abandoned, err := f.opening(ctx, func() (err error) {
+		s, err = openFile(f.path, true, f.opts.perm)
+		return err
+	}, func() {
+		if s != nil {
+			s.close()
+		}
+	})
+	if abandoned {
+		return nil, err
+	}
+	if s != nil { // even if ctx is done
+		f.adopt(s)
+	}
+	if err == nil {
+		err = f.call(ctx, func() error { return f.look(s) })
+	}
+	switch err {
+	case nil:
+		f.deletedSince = never
+		return f.file, nil
+	case errStale:
+		err = atpath.ErrAgain
+		if s.local && f.deleted(s) {
+			err = f.fail(ctx, "open", errDeleted)
+		}
+	default:
+		err = f.fail(ctx, "open", err)
+	}
+	if f.file != nil && ctx.Err() == nil {
+		f.close()
+	}
+	return nil, err
 }
 
-// call makes a call to the file system by [callFS], or simply makes it if that always answers.
-func (f *lockFile) call(ctx context.Context, call func() error, dispose func()) error {
-	if f.local {
-		return call()
+// adopt makes s, which is not locked, the file.
+func (f *lockFile) adopt(s *sysFile) {
+	if f.opts.wholeFile {
+		s.lockWhole()
 	}
-	return callFS(ctx, f.device(), call, dispose)
+	f.file, f.device, f.knownAt = s, s.device(), never
+	f.local, f.byteLocksLocal = s.local, s.knownFS
+	f.clear = [2]time.Duration{never, never}
+	f.pathZ = nil
+	if s.local && !s.marked {
+		f.pathZ = append([]byte(f.path), 0)
+	}
 }
 
-var epoch = time.Now()
-
-// clock is a monotonic time, cheaper than time.Now.
-func clock() time.Duration { return time.Since(epoch) }
-
-// never is a time so long ago that nothing known then counts.
-const never = -time.Hour
-
-const (
-	// ctimeSettled is the age from which a ctime proves that no rename came after: the
-	// clock behind ctimes ticks every 1 to 10 ms. coarseSettled is for file systems that
-	// keep only the second, such as ext2.
-	ctimeSettled  = 20 * time.Millisecond
-	coarseSettled = 1100 * time.Millisecond
-	// pathCheckInterval is how long that is believed. The file may have left its path with
-	// its directory, which leaves the ctime alone.
-	pathCheckInterval = 10 * time.Millisecond
-)
-
-// current returns errStale if the file is not the one at its path any more.
-func (f *lockFile) current(now time.Duration) error {
-	if f.isNamed() {
+// look returns errStale if s, the open file, is no longer the one at the path.
+func (f *lockFile) look(s *sysFile) error {
+	if !s.local {
+		// Only the path tells. This code may run in an abandoned call,
+		// so it must not use fields that change.
+		id, err := s.identity()
+		if err != nil {
+			return err
+		}
+		if err = f.lookAtPath(id); errors.Is(err, fs.ErrPermission) {
+			err = nil // see below
+		}
+		return err
+	}
+	if f.pathZ != nil && s.isNamed(f.pathZ) {
 		return nil
 	}
-	id, err := f.identity()
+	id, err := s.identity()
 	if err != nil {
 		return err
 	}
-	if id.links == 0 && f.local { // others may count no links
-		return errStale
-	}
-	if id.changed == f.known && now-f.knownAt < pathCheckInterval {
+	now := clock()
+	if id.links != 0 && id.changed == f.known && now-f.knownAt < pathCheckInterval {
 		return nil
 	}
-	at, err := pathIdentity(f.path)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil // we gave up rights after opening it; our descriptor is all there is
-	case errors.Is(err, fs.ErrNotExist), err == nil && (at.dev != id.dev || at.ino != id.ino):
+	if id.links == 0 {
 		return errStale
-	case err != nil:
+	}
+	err = f.lookAtPath(id)
+	if errors.Is(err, fs.ErrPermission) {
+		// The process gave up rights after it opened the file. The
+		// descriptor is all that it has.
+		return nil
+	}
+	if err != nil || !s.marked {
 		return err
-	}
-	if !f.marked {
-		return nil
 	}
 	f.known, f.knownAt = id.changed, never
 	settled := ctimeSettled
@@ -155,59 +242,307 @@ func (f *lockFile) current(now time.Duration) error {
 	return nil
 }
 
-// acquire takes the lock unless somebody holds it or, if ask is set, waits for it: ErrLocked.
-// After errStale, the file must be opened anew. It holds nothing unless it returns nil.
-func (f *lockFile) acquire(m hold, ask bool, now time.Duration) error {
-	err := ErrLocked
-	if !ask || !f.gateTaken(m) {
-		err = asStale(f.tryLock(m))
+// deleted reports whether s, which was just opened, has had no links for a
+// while. While a process removes a file, the file has no links a little before
+// it leaves its path. So this must last before it means something.
+func (f *lockFile) deleted(s *sysFile) (lasts bool) {
+	id, err := s.identity()
+	if err != nil || id.links > 0 || f.lookAtPath(id) != nil {
+		f.deletedSince = never
+		return false
 	}
-	if err != nil && err != ErrLocked {
-		return err
+	now := clock()
+	if f.deletedSince == never {
+		f.deletedSince = now
 	}
-	// After a refusal too: or the holder of a file that is gone would be waited for.
-	stale := f.current(now)
-	if stale == nil && err == nil && f.removing() { // but if its name is not, who holds it is in the way of a new one
-		stale = errStale
-	}
-	if stale != nil {
-		if err == nil {
-			f.unlock()
-		}
-		return stale
+	return now-f.deletedSince > deletedPatience
+}
+
+// lookAtPath returns errStale unless the file at the path has this identity.
+func (f *lockFile) lookAtPath(id identity) error {
+	at, err := pathIdentity(f.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !at.sameFile(id) {
+		return errStale
 	}
 	return err
 }
 
-// join returns ErrLocked if the lock that f holds must not be passed on to another holder
-// in the mode m, since ask is set and somebody foreign waits.
-func (f *lockFile) join(m hold, ask bool, now time.Duration) error {
-	if err := f.current(now); err != nil {
+// tryNow locks the file if it can do so at once, and reports whether it did.
+func (f *lockFile) tryNow(m mode) bool {
+	s := f.file
+	if s == nil || !s.local || f.dead {
+		return false
+	}
+	now := clock()
+	ask := f.fair && now-f.clear[m] >= checkInterval
+	if ask && f.gateLock().taken(m) {
+		return false
+	}
+	ok := false
+	switch {
+	case f.pathZ != nil:
+		ok = s.tryLockNamed(m, f.pathZ)
+	case now-f.knownAt < pathCheckInterval:
+		ok = s.tryLockUnchanged(m, f.known)
+	case s.tryLock(m) == nil: // once every pathCheckInterval
+		if ok = f.look(s) == nil; !ok && s.unlock() != nil {
+			f.kill()
+		}
+	}
+	if !ok {
+		return false
+	}
+	if ask {
+		f.clear[m] = now
+	}
+	f.won(now)
+	return true
+}
+
+// won records that the kernel granted the lock.
+func (f *lockFile) won(now time.Duration) {
+	f.lockedAt = now
+	if raceedge.Enabled {
+		raceedge.Acquire(f.file.number())
+	}
+}
+
+// try locks the file. ErrLocked means that another process holds the lock,
+// waits for it at the gate, or has a lease on the file. try does not wait for
+// any of these, but it may wait for the file system.
+func (f *lockFile) try(ctx context.Context, m mode) error {
+	asked := never
+	err := f.lock(ctx, m, func(s *sysFile) error {
+		now := clock()
+		ask := f.fair && !f.announced && now-f.clear[m] >= checkInterval
+		err := f.call(ctx, func() error {
+			if ask && f.gateTaken(s, m) {
+				return ErrLocked
+			}
+			return s.tryLock(m)
+		})
+		if err != nil && ctx.Err() != nil {
+			f.undo()
+		}
+		if ask {
+			asked = now
+		}
+		return err
+	})
+	if err == nil && asked != never {
+		f.clear[m] = asked
+	}
+	return err
+}
+
+// wait locks the file. It blocks until it can or ctx is done. When it returns,
+// this process has left the gate.
+func (f *lockFile) wait(ctx context.Context, m mode) error {
+	lock := func() error {
+		return f.lock(ctx, m, func(s *sysFile) error { return f.waitOpen(ctx, s, m) })
+	}
+	err := lock()
+	if err == ErrLocked { // another process has a lease on the file
+		err = poll(ctx, f.opts.poll, lock)
+	}
+	f.withdraw()
+	if err != nil {
+		f.repair()
+	}
+	return err
+}
+
+// waitOpen waits at the gate, and then for the lock of s, which is open. It never
+// returns ErrLocked.
+func (f *lockFile) waitOpen(ctx context.Context, s *sysFile, m mode) error {
+	if err := f.announce(ctx, m); err != nil {
 		return err
 	}
-	if ask && f.gateTaken(m) {
+	try := func() error { return f.call(ctx, func() error { return s.tryLock(m) }) }
+	err := try()
+	if err == ErrLocked {
+		err = f.waitKernel(ctx, m)
+	}
+	if err == errCannotWait {
+		err = poll(ctx, f.opts.poll, func() error {
+			err := try()
+			if err == ErrLocked {
+				look := f.call(ctx, func() error { return f.look(s) })
+				if look == errStale || f.file != s { // or the call was abandoned
+					err = look
+				}
+			}
+			return err
+		})
+	}
+	if err != nil && ctx.Err() != nil {
+		f.undo()
+	}
+	return err
+}
+
+// lock calls acquire, which locks the open file, until the locked file is the
+// one at the path.
+func (f *lockFile) lock(ctx context.Context, m mode, acquire func(*sysFile) error) error {
+	var lockErr error
+	_, err := atpath.Lock(ctx, atpath.Steps[*sysFile]{
+		Open: func() (*sysFile, error) { return f.open(ctx) },
+		Lock: func(s *sysFile) error {
+			if lockErr = acquire(s); unknownFile(lockErr) {
+				lockErr = errStale
+			}
+			return lockErr
+		},
+		Current: func(s *sysFile) (bool, error) {
+			if f.file != s || lockErr != nil && ctx.Err() != nil {
+				return true, nil // the call was given up; do not repeat it
+			}
+			if lockErr == errStale {
+				return false, nil
+			}
+			err := f.call(ctx, func() error { return f.look(s) })
+			// A removed file that still has its name keeps others
+			// from creating a new one.
+			current := err == nil && !(lockErr == nil && s.removing())
+			if err == errStale {
+				err = nil
+			}
+			return current, err
+		},
+		Discard: func(*sysFile) { f.close() },
+	})
+	switch {
+	case err == nil:
+		f.won(clock())
+		return nil
+	case err == ErrLocked, leased(err):
 		return ErrLocked
 	}
-	return nil
+	return f.fail(ctx, m.op(), err)
 }
 
-// close gives up the lock, the gate and the descriptors.
-func (f *lockFile) close() {
-	f.closeGate()
-	f.closeLock()
+// fail returns ctx.Err() if ctx is done, and otherwise err as an error of op.
+func (f *lockFile) fail(ctx context.Context, op string, err error) error {
+	if end := ctx.Err(); end != nil {
+		return end
+	}
+	return pathError(op, f.name, err)
 }
 
-// closeLock gives up the lock. Closing alone would not do while a child process between fork
-// and exec has a copy of the descriptor.
-func (f *lockFile) closeLock() {
-	if !f.dead {
-		f.unlock()
-		f.handle.close()
+// contendedNow reports whether another goroutine of this process must not share
+// the lock in mode m, which this process holds, or be the next to hold it. The
+// reason is that another process waits that m must not overtake, or that the
+// path has another file. It reports true if it cannot tell at once.
+func (f *lockFile) contendedNow(m mode) bool { return f.contendedAt(clock(), m) }
+
+// contendedAt is contendedNow at the time now.
+func (f *lockFile) contendedAt(now time.Duration, m mode) bool {
+	if now-f.clear[m] < checkInterval {
+		return false
+	}
+	if !f.file.local || f.look(f.file) != nil || f.gateLock().taken(m) {
+		return true
+	}
+	f.clear[m] = now
+	return false
+}
+
+// contended is like contendedNow, but its error says why: ErrLocked if another
+// process waits, errStale if the path has another file, ctx.Err(), or an error
+// of the system.
+func (f *lockFile) contended(ctx context.Context, m mode) error {
+	s, now := f.file, clock()
+	ask := f.fair && !f.announced && now-f.clear[m] >= checkInterval
+	err := f.ask(ctx, func() error {
+		err := f.look(s)
+		if err == nil && ask && f.gateTaken(s, m) {
+			err = ErrLocked
+		}
+		return err
+	})
+	switch {
+	case err == nil && ask:
+		f.clear[m] = now
+	case err != nil && err != ErrLocked && err != errStale:
+		err = f.fail(ctx, m.op(), err)
+	}
+	return err
+}
+
+// handOnNow reports whether the lock, which this process holds exclusively, may
+// go to another of its goroutines without being unlocked. That gives several
+// times the throughput, at the expense of waiters in other processes.
+func (f *lockFile) handOnNow() bool {
+	now := clock()
+	return f.file.local && now-f.lockedAt <= handOnTime && !f.contendedAt(now, exclusive)
+}
+
+// unlockNow unlocks the file if it can do so at once, and reports whether it
+// did.
+func (f *lockFile) unlockNow() bool {
+	if !f.file.local || f.stuck.Load() {
+		return false
+	}
+	if raceedge.Enabled {
+		raceedge.Release(f.file.number())
+	}
+	return f.file.unlockRaw()
+}
+
+// unlock unlocks the file.
+func (f *lockFile) unlock() {
+	if raceedge.Enabled {
+		raceedge.Release(f.file.number())
+	}
+	if f.file.unlock() == nil && !f.stuck.Load() {
+		return
+	}
+	f.kill()
+}
+
+// kill closes the file, which unlocks it.
+func (f *lockFile) kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.file.close()
+	f.dead = true
+}
+
+// repair closes a file that could not be unlocked. It must not be called while
+// this process holds the lock.
+func (f *lockFile) repair() {
+	if f.stuck.Load() || f.dead {
+		f.close()
 	}
 }
 
-// kill closes a descriptor that cannot be unlocked otherwise.
-func (f *lockFile) kill() {
-	f.handle.close()
-	f.dead = true
+// close closes the file, which releases the lock and leaves the gate.
+func (f *lockFile) close() { f.closeAfter(func() {}) }
+
+// closeAfter makes a last call on the file, and then closes it.
+func (f *lockFile) closeAfter(call func()) {
+	if f.file == nil {
+		return
+	}
+	s, gate, dead, ownGate := f.file, f.gate, f.dead, f.ownGate
+	f.forget()
+	f.briefly(s, func() {
+		if gate.file != nil {
+			gate.close()
+		}
+		if dead {
+			return
+		}
+		call()
+		if ownGate {
+			ownGateOf(s).unlock()
+		}
+		s.release()
+	})
+}
+
+// forget drops the file without closing it. Another function closes it.
+func (f *lockFile) forget() {
+	f.file, f.gate, f.announced, f.ownGate, f.dead = nil, sideLock{}, false, false, false
+	f.stuck.Store(false)
 }

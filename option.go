@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// An Option changes how a lock is made.
+// An Option configures a lock. It is passed to a constructor.
 type Option func(*options)
 
 type options struct {
@@ -27,44 +27,55 @@ func newOptions(opts []Option) (options, error) {
 	return o, nil
 }
 
-// untraced is opts for what serves a lock only.
+// untraced returns opts without a [Trace], for a lock that only serves another
+// one.
 func untraced(opts []Option) []Option { return append(slices.Clip(opts), WithTrace(nil)) }
 
-// WithPerm sets the permission bits (before umask) of a lock file that must be created.
-// The default is 0600: other users cannot open the file, and so can neither lock it nor hold
-// up who does. The permissions of a file that exists are never changed.
+// WithPerm sets the permission bits, before umask, of a lock file that must be
+// created. The default is 0600: other users cannot open the file, so they can
+// neither acquire the lock nor keep others from it. The permissions of an
+// existing file do not change.
 //
-// Whoever can open the file for reading can take the lock, and keep it. To share a lock
-// between users, readable is enough; but a writer who may only read the file can be
-// overtaken by readers for ever.
+// A user who can open the file for reading can acquire the lock, and keep it.
+// So read permission is enough to share a lock between users, except on NFS
+// version 4. But readers can starve a writer that has only read permission.
 //
-// Bits other than permission bits make the constructor fail with an error matching
-// [fs.ErrInvalid].
+// If perm has bits other than permission bits, the constructor fails with an
+// error that matches [fs.ErrInvalid].
 func WithPerm(perm fs.FileMode) Option { return func(o *options) { o.perm = perm } }
 
-// WithPollInterval sets the pauses between two tries to lock, in the few cases where the
-// system cannot wait for us: they start at min and grow to max. The default is 50µs to 20ms, in Windows to 250ms.
-// On Linux these cases are more than 2048 waits at once in the process, a lack of descriptors, and
-// a file system that refuses to wait.
+// WithPollInterval sets the pauses of a wait that polls. They start at min and
+// grow to max. The default is 50µs to 20ms, or 50µs to 250ms on Windows.
 //
-// Unless 0 < min <= max, the constructor fails with an error matching [fs.ErrInvalid].
+// On Linux, few waits poll. Examples are waits in a process that has more than
+// 2048 waits at once or has no free descriptors, and waits on a file system
+// that refuses to wait; see docs/guarantees.md.
+//
+// Unless 0 < min <= max, the constructor fails with an error that matches
+// [fs.ErrInvalid].
 func WithPollInterval(min, max time.Duration) Option {
 	return func(o *options) { o.poll = pollInterval{min, max} }
 }
 
-// WithWholeFile makes the lock one of the whole file in Windows too, as it is on other systems anyway, where this
-// option changes nothing.
+// WithWholeFile makes the lock cover the whole file on Windows, too. On other
+// systems it always does, and the option changes nothing.
 //
-// In Windows a lock is otherwise of one byte that no file reaches, which those do not see who lock the first
-// byte or the first few: gofrs/flock, Python's portalocker and filelock. With WithWholeFile they take part in the same
-// lock, and so do cmd/go's lockedfile and whoever uses this package without the option. The price is that locks
-// are mandatory in Windows: while somebody holds such a lock, nobody else can write what is in
-// the file, and while a writer holds it, nobody else can read it; not even its own process by another handle.
+// Without the option, a lock on Windows covers one byte beyond the end of any
+// file. Programs that lock the first byte or the first few, such as gofrs/flock
+// and Python's portalocker and filelock, do not see it. With the option, they
+// take part in the lock. So do cmd/go's lockedfile and locks of this package
+// without the option.
 //
-// Of a [FileSemaphore] these are the slot files.
+// Locks on Windows are mandatory, so the option has a price. While a process
+// holds the lock, no other process can write the contents of the file. While a
+// writer holds it, no other process can read them, and the same process cannot
+// read them through another handle.
+//
+// For a [FileSemaphore], the option applies to the slot files.
 func WithWholeFile() Option { return func(o *options) { o.wholeFile = true } }
 
-// Must returns v, and panics if err is not nil. It is for package-level variables:
+// Must returns v, and panics if err is not nil. It is intended for variable
+// initializations such as
 //
 //	var mu = interlock.Must(interlock.NewFileRWMutex("/run/lock/app.lock"))
 func Must[T any](v T, err error) T {

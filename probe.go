@@ -8,86 +8,99 @@ import (
 	"time"
 )
 
-// Probe finds out whether locks in the directory dir do what they should: whether its file system
-// keeps apart who opens a file separately, as two processes do, lets readers share, and frees
-// what is released. It makes a file of its own in dir and removes it.
+// Probe reports whether locks work in the directory dir. It checks that the
+// file system excludes files that were opened separately, as two processes
+// would open them. It also checks that readers share a lock, and that a
+// released lock is free. Probe creates a file of its own in dir and removes it.
 //
-// The error is nil if they do, matches [errors.ErrUnsupported] if the file system says
-// that it has no locks, and otherwise an [*fs.PathError] that tells what failed. Probe does not tell
-// whether another machine or another mount of the same directory is excluded too. It has no context: where the
-// file system does not answer, it waits for that.
-func Probe(dir string) (err error) {
-	defer func() {
-		if err != nil {
-			err = &fs.PathError{Op: "probe", Path: dir, Err: err}
-		}
-	}()
-	abs, err := absolute(dir) // an error, if it is empty
+// The error is nil if all checks pass. Otherwise it is an [*fs.PathError] that
+// says what failed. It matches [errors.ErrUnsupported] if the file system
+// reports that it has no locks.
+//
+// Probe does not tell whether another machine, or another mount of the same
+// directory, is excluded too. If the file system does not answer, Probe waits.
+func Probe(dir string) error {
+	if err := probe(dir); err != nil {
+		return &fs.PathError{Op: "probe", Path: dir, Err: err}
+	}
+	return nil
+}
+
+func probe(dir string) (err error) {
+	abs, err := absolute(dir) // an error if dir is empty
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(abs, ".interlock-probe-*")
+	temp, err := os.CreateTemp(abs, ".interlock-probe-*")
 	if err != nil {
 		return err
 	}
-	path := f.Name()
 	defer func() {
-		if removeErr := os.Remove(path); err == nil {
+		if removeErr := os.Remove(temp.Name()); err == nil {
 			err = removeErr
 		}
 	}()
-	defer f.Close()
-	var files [3]*lockFile
+	defer temp.Close()
+	var files [3]*sysFile
 	for i := range files {
-		if files[i], err = openLockFile(path, 0o600); err != nil {
+		if files[i], err = openFile(temp.Name(), false, 0); err != nil {
 			return err
 		}
-		defer files[i].closeLock()
+		defer files[i].release()
 	}
+	const unlock = mode(-1)
 	a, b, c := files[0], files[1], files[2]
 	for _, step := range []struct {
-		what string
-		file *lockFile
-		mode hold // or free, to release
-		want error
+		failure string
+		file    *sysFile
+		mode    mode
+		want    error
 	}{
-		{"an exclusive lock is not to be had", a, exclusive, nil},
-		{"two hold an exclusive lock", b, exclusive, ErrLocked},
-		{"a reader holds it beside a writer", c, shared, ErrLocked},
-		{"a lock cannot be released", a, free, nil},
+		{"an exclusive lock cannot be acquired", a, exclusive, nil},
+		{"two writers hold an exclusive lock", b, exclusive, ErrLocked},
+		{"a reader and a writer hold the lock", c, shared, ErrLocked},
+		{"a lock cannot be released", a, unlock, nil},
 		{"a released lock is not free", b, shared, nil},
-		{"readers do not share it", c, shared, nil},
-		{"a writer holds it beside readers", a, exclusive, ErrLocked},
-		{"a lock cannot be released", b, free, nil},
-		{"one reader releases it for another", a, exclusive, ErrLocked},
-		{"a lock cannot be released", c, free, nil},
+		{"readers do not share the lock", c, shared, nil},
+		{"a writer and readers hold the lock", a, exclusive, ErrLocked},
+		{"a lock cannot be released", b, unlock, nil},
+		{"one reader releases the lock of another", a, exclusive, ErrLocked},
+		{"a lock cannot be released", c, unlock, nil},
 		{"a released lock is not free", a, exclusive, nil},
 	} {
 		var got error
-		if step.mode == free {
+		if step.mode == unlock {
 			got = step.file.unlock()
 		} else {
 			got = step.file.tryLock(step.mode)
 		}
 		if got != step.want {
 			if got == nil || got == ErrLocked {
-				return errors.New(step.what)
+				return errors.New(step.failure)
 			}
-			return fmt.Errorf("%s: %w", step.what, got)
+			return fmt.Errorf("%s: %w", step.failure, got)
 		}
 	}
-	if err := a.current(clock()); err != nil {
-		return fmt.Errorf("a file is not the one at its path: %w", err)
+	if err := a.unlock(); err != nil {
+		return err
 	}
-	a.kill()
-	// A child process between fork and exec still has the file.
+	closed, err := openFile(temp.Name(), false, 0)
+	if err != nil {
+		return err
+	}
+	err = closed.tryLock(exclusive)
+	closed.close()
+	if err != nil {
+		return err
+	}
+	// A child process between fork and exec may still have the file.
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
 		err := b.tryLock(exclusive)
 		if err != ErrLocked {
 			return err
 		}
 		if time.Since(begin) > time.Second {
-			return errors.New("a lock outlives the closing of its file")
+			return errors.New("a lock remains after its file is closed")
 		}
 	}
 }

@@ -5,28 +5,31 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/offload"
 	"github.com/interlock-go/interlock/internal/paths"
 )
 
-// An Owner is a token that stands for who holds a [FileRMutex]: a request, a job, a call with all the
-// calls it makes, on however many goroutines. Owners are comparable, and mean something in the
-// process that made them only. The zero Owner owns nothing: to lock with it panics.
+// An Owner identifies the holder of a [FileRMutex]. It may stand for a request,
+// a job, or a call with all the calls that it makes, on any number of
+// goroutines. Owners are comparable. They are meaningful only in the process
+// that created them: Owners of different processes are always different.
+// Locking with the zero Owner panics.
 type Owner struct{ id uint64 }
 
 var owners atomic.Uint64
 
-// NewOwner returns an Owner that differs from all others of this process.
+// NewOwner returns an Owner that differs from every other Owner of this
+// process.
 func NewOwner() Owner { return Owner{owners.Add(1)} }
 
 type ownerKey struct{}
 
-// ContextWithOwner returns a context that carries o, for [OwnerFromContext] and [FileRMutex.Do].
-// It panics if o is the zero Owner.
+// ContextWithOwner returns a copy of ctx that carries o, for [OwnerFromContext]
+// and [FileRMutex.Do]. It panics if o is the zero Owner.
 func ContextWithOwner(ctx context.Context, o Owner) context.Context {
 	o.mustBeValid()
 	return context.WithValue(ctx, ownerKey{}, o)
@@ -40,65 +43,60 @@ func OwnerFromContext(ctx context.Context) (Owner, bool) {
 
 func (o Owner) mustBeValid() {
 	if o == (Owner{}) {
-		panic("interlock: the zero Owner; use NewOwner")
+		panic("interlock: use of the zero Owner; call NewOwner")
 	}
 }
 
-// A FileRMutex is a reentrant mutual exclusion lock between processes: whoever holds it can lock
-// it again, and it is free once it was unlocked as often. It is [FileRWMutex]'s lock for
-// writing, over the same file even, with whose users it excludes itself; what is said
-// there of waiting, crashes and the lock file holds here too.
+// A FileRMutex is a reentrant mutual exclusion lock between processes. Its
+// holder is an [Owner], which callers pass explicitly, and never a goroutine.
+// The owner may lock it again. The lock is free once the owner has unlocked it
+// as many times.
 //
-// Its holder is an [Owner], which is passed explicitly, and never a goroutine. All goroutines
-// that have the Owner share the hold: while one of them has the lock, the others get it
-// at once, and if several wait for it, all get it together. Between them it
-// excludes nothing. Without the Owner nobody gets in.
+// All goroutines that have the Owner share the lock. While one of them holds
+// it, the others acquire it at once, without a system call. If several of them
+// wait, they acquire it together. A FileRMutex does not exclude them from each
+// other. A goroutine that does not have the Owner must wait.
 //
-// Inner locks ask nothing of the system.
+// A FileRMutex is the write lock of a [FileRWMutex] for the same file, so the
+// two exclude each other. Waiting, crashes and the lock file are as described
+// there.
 //
-// # Several objects for one file
+// All FileRMutexes that a process creates for one path are the same lock: an
+// owner that holds it through one of them can acquire it through another. So
+// libraries that do not know of each other can lock the same file under one
+// Owner, which [FileRMutex.Do] passes on in the context. Each lock must be
+// undone through the object that acquired it. The options are those of the
+// first object, except that each has its own [Trace].
 //
-// All FileRMutexes that a process makes for one path are the same lock: an Owner who holds it by
-// one of them gets it by another too, and does not wait for itself. So libraries that do
-// not know of each other can lock the same file under one Owner, which [FileRMutex.Do] passes on by the
-// context. What was locked by one object must be unlocked by the same. The options are those of the first,
-// except that each has its own [Trace], which tells when an owner has locked the file by that object, and when it has
-// undone all of that; others may still hold it for the same owner.
-// The path counts, with symbolic links to directories resolved when the object is made; by different names of one file (hard
-// links, mounts), an Owner does wait for itself. So does who holds the file by a FileRWMutex.
-//
-// In different processes, owners are always different.
+// An owner waits for itself if it uses two names of one file (hard links,
+// mounts), or a FileRMutex and a FileRWMutex for the same file. Symbolic links
+// to directories do no harm: they are resolved when the object is created.
 type FileRMutex struct {
 	path  string
 	lock  *reentrant
 	trace *tracer // or nil
 
 	// Guarded by lock.mu.
-	depth   int // how often it was locked by this object
-	waiting int // how many wait for it by this object
+	depth   int // how many times it is locked through this object
+	waiting int // number of goroutines that wait for it through this object
 	closed  bool
 }
 
-// A reentrant is what all FileRMutexes of a process for one path have in common.
+// A reentrant is what all FileRMutexes of a process for one path share.
 type reentrant struct {
 	m    *FileRWMutex
 	key  string
-	refs int // how many FileRMutexes; guarded by reentrants.mu
+	refs int // number of FileRMutexes; guarded by reentrants.mu
 
-	// mu is never held while waiting.
+	// mu guards the fields below. It is not held during calls that can take
+	// long.
 	mu    sync.Mutex
-	owner Owner // who holds m, or zero
-	depth int   // how often
-	// waits has an entry for each owner for whom m is being locked: by a goroutine that
-	// is not in the list, for all that are, in order.
-	waits map[Owner][]*follower
-}
+	owner Owner // the holder of m, or zero
+	depth int   // how many times the owner holds m
 
-// A follower waits for what another goroutine of the same owner locks. Of these, only one is set.
-type follower struct {
-	granted bool // it holds the lock
-	drives  bool // the other one gave up: it is to lock m itself
-	wake    chan struct{}
+	// waits has the waiters of each owner. Their leader locks m. Then all
+	// of them hold it.
+	waits map[Owner]*queue
 }
 
 var reentrants struct {
@@ -106,17 +104,13 @@ var reentrants struct {
 	byKey map[string]*reentrant
 }
 
-// NewFileRMutex returns an unlocked FileRMutex over the file at path. It creates and checks the file as
-// [NewFileRWMutex] does, and has the same errors.
+// NewFileRMutex returns an unlocked FileRMutex for the file at path. It creates
+// and checks the file like [NewFileRWMutex], and returns the same errors.
 func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
 	key := canonical(path)
 	m, err := NewFileRWMutex(key, untraced(opts)...)
 	if err != nil {
-		var pathErr *fs.PathError
-		if errors.As(err, &pathErr) {
-			pathErr.Path = path
-		}
-		return nil, err
+		return nil, atPath(path, err)
 	}
 	reentrants.mu.Lock()
 	defer reentrants.mu.Unlock()
@@ -124,7 +118,7 @@ func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
 	if r != nil {
 		m.Close()
 	} else {
-		r = &reentrant{m: m, key: key, waits: make(map[Owner][]*follower)}
+		r = &reentrant{m: m, key: key, waits: make(map[Owner]*queue)}
 		if reentrants.byKey == nil {
 			reentrants.byKey = make(map[string]*reentrant)
 		}
@@ -135,13 +129,22 @@ func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
 	return &FileRMutex{path: path, lock: r, trace: newTracer(o.trace, path)}, nil
 }
 
-// canonical returns the one path without links that leads to the directory, with the file's name.
+// atPath makes err an error about path. It may name the canonical path before.
+func atPath(path string, err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return errorAt(pathErr.Op, path, err)
+	}
+	return err
+}
+
+// canonical returns path with all symbolic links to directories resolved.
 func canonical(path string) string {
 	abs, err := absolute(path)
 	if err != nil {
 		return path
 	}
-	// Not filepath.Dir, which takes "link/.." for nothing.
+	// filepath.Dir would drop "link/..".
 	dir, name := filepath.Split(abs)
 	resolved, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -149,179 +152,176 @@ func canonical(path string) string {
 			return filepath.Join(resolved, name)
 		}
 	}
-	return abs // such as what leads to another mount namespace (/proc/PID/root)
+	return abs // for example a path to another mount namespace (/proc/PID/root)
 }
 
-// Path returns the path that the FileRMutex was made with.
+// Path returns the path that was passed to [NewFileRMutex].
 func (m *FileRMutex) Path() string { return m.path }
 
-// Lock locks m for o, and waits until it can. If o holds m already, it does so once more.
+// Lock locks m for o. It blocks until the lock is available. If o holds m
+// already, Lock returns at once, and o holds m once more.
 //
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRMutex) Lock(o Owner) {
-	if err := m.lockFor(context.Background(), o, true); err != nil {
-		panic(err)
-	}
-}
+// Lock panics with an [*fs.PathError] if m is closed, or in the rare case that
+// the system refuses the lock.
+func (m *FileRMutex) Lock(o Owner) { mustLock(m.lockFor(context.Background(), o, false)) }
 
-// TryLock tries to lock m for o and reports whether it succeeded. It fails if anybody but o holds
-// the lock, or waits for it, and also if o waits for it on another goroutine.
-//
-// For up to 50µs it may overlook who waits in another process.
-//
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
+// TryLock tries to lock m for o and reports whether it succeeded. It fails if
+// any other owner or process holds the lock or waits for it. It also fails if
+// another goroutine that has o waits for it. It panics like [FileRMutex.Lock].
 func (m *FileRMutex) TryLock(o Owner) bool {
-	err := m.lockFor(context.Background(), o, false)
-	if err != nil && !errors.Is(err, ErrLocked) {
-		panic(err)
-	}
-	return err == nil
+	return mustLock(m.lockFor(context.Background(), o, true))
 }
 
-// LockContext locks m for o, and waits until it can or ctx ends. If ctx ends first, and also if
-// it has ended already, the error is ctx.Err(), and o holds m as often as before. Other errors
-// are those of [FileRWMutex.LockContext].
-//
-// If the first of several waiting goroutines of o gives up, another one of them begins to wait in
-// its place, after whoever else waits by then.
+// LockContext locks m for o. It blocks until the lock is available or ctx is
+// done. If ctx is done, even before the call, LockContext returns ctx.Err(),
+// and o holds m as many times as before. Other errors are those of
+// [FileRWMutex.LockContext].
 func (m *FileRMutex) LockContext(ctx context.Context, o Owner) error {
-	return m.lockFor(ctx, o, true)
-}
-
-// TryLockContext is [FileRMutex.TryLock] with errors like those of [FileRMutex.LockContext].
-// If the lock cannot be had, the error matches [ErrLocked].
-func (m *FileRMutex) TryLockContext(ctx context.Context, o Owner) error {
 	return m.lockFor(ctx, o, false)
 }
 
-func (m *FileRMutex) lockFor(ctx context.Context, o Owner, wait bool) (err error) {
-	o.mustBeValid()
-	if m.trace != nil {
-		err = m.trace.acquire(false, 1, wait, func(wait bool) error { return m.lockUntraced(ctx, o, wait) })
-	} else {
-		err = m.lockUntraced(ctx, o, wait)
-	}
-	if err == errInner {
-		return nil
-	}
-	return pathError(ctx, exclusive.op(), m.path, err)
-}
-
-// lockUntraced returns errInner if o had locked it by m already.
-func (m *FileRMutex) lockUntraced(ctx context.Context, o Owner, wait bool) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r := m.lock
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if m.closed {
-		return fs.ErrClosed
-	}
-	m.waiting++
-	err := r.acquire(ctx, o, wait)
-	m.waiting--
-	if err == nil {
-		if m.depth > 0 {
-			err = errInner
-		}
-		m.depth++
+// TryLockContext never waits for a holder. It is like [FileRMutex.TryLock], but
+// returns the errors of [FileRMutex.LockContext]. If the lock is not available,
+// the error matches [ErrLocked].
+func (m *FileRMutex) TryLockContext(ctx context.Context, o Owner) error {
+	err := m.lockFor(ctx, o, true)
+	if err == ErrLocked {
+		err = pathError(exclusive.op(), m.path, err)
 	}
 	return err
 }
 
-// acquire makes o hold r once more than before. mu is held.
-func (r *reentrant) acquire(ctx context.Context, o Owner, wait bool) error {
-	if r.owner == o {
-		r.depth++
-		return nil
+// lockFor locks m for o. If try is set, it returns ErrLocked instead of
+// waiting.
+func (m *FileRMutex) lockFor(ctx context.Context, o Owner, try bool) error {
+	o.mustBeValid()
+	if m.trace != nil {
+		return m.trace.acquire(false, 1, try, func(try bool) (bool, error) { return m.lockUntraced(ctx, o, try) })
 	}
-	_, waits := r.waits[o]
-	if waits && !wait {
-		return ErrLocked
-	}
-	if !waits && r.m.answersAtOnce() {
-		err := r.m.lock(ctx, exclusive, false)
-		if err == nil {
-			r.owner, r.depth = o, 1
-		}
-		if err != ErrLocked || !wait {
-			return err
-		}
-	}
-	if waits {
-		if granted, err := r.follow(ctx, o); granted || err != nil {
-			return err
-		}
-	} else {
-		r.waits[o] = nil
-	}
-	r.mu.Unlock()
-	err := r.m.lock(ctx, exclusive, wait)
-	r.mu.Lock()
-	if err != nil {
-		r.drivesNext(o)
-		return err
-	}
-	followers := r.waits[o]
-	delete(r.waits, o)
-	r.owner, r.depth = o, 1+len(followers)
-	for _, f := range followers {
-		f.granted = true
-		close(f.wake)
-	}
-	return nil
+	_, err := m.lockUntraced(ctx, o, try)
+	return err
 }
 
-// follow waits until the goroutine that locks m for o has done so, or has given up and it is the turn
-// of the caller to lock it.
-func (r *reentrant) follow(ctx context.Context, o Owner) (granted bool, err error) {
-	f := &follower{wake: make(chan struct{})}
-	r.waits[o] = append(r.waits[o], f)
-	r.mu.Unlock()
-	select {
-	case <-f.wake:
-	case <-ctx.Done():
+// lockUntraced is lockFor without hooks. isNew is false if o had already locked
+// m through this object.
+func (m *FileRMutex) lockUntraced(ctx context.Context, o Owner, try bool) (isNew bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
 	}
-	r.mu.Lock()
+	q, w, isNew, err := m.enter(o, try)
+	if w == nil {
+		return isNew, err
+	}
+	state := q.await(&m.lock.mu, ctx.Done(), w)
+	if state == leading {
+		return m.finish(o, w, m.lock.m.lock(ctx, exclusive, try))
+	}
 	err = ctx.Err()
+	if state == granted && err != nil { // at the same time: give the lock back
+		m.lock.release()
+	}
+	return m.leave(err == nil), err
+}
+
+// enter locks m for o and returns a nil w if that is possible at once. It
+// returns an error if m is closed, or if try is set and another goroutine that
+// has o waits. Otherwise it adds the caller to the queue of o, and returns its
+// waiter.
+func (m *FileRMutex) enter(o Owner, try bool) (q *queue, w *waiter, isNew bool, err error) {
+	r := m.lock
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q = r.waits[o]
 	switch {
-	case err == nil:
-	case f.granted: // and cancelled at once: pretend it was not
-		r.release(func() { briefly(r.m.Unlock) })
-	case f.drives:
-		r.drivesNext(o)
-	default:
-		r.waits[o] = slices.DeleteFunc(r.waits[o], func(other *follower) bool { return other == f })
+	case m.closed:
+		return nil, nil, false, pathError(exclusive.op(), m.path, fs.ErrClosed)
+	case r.owner == o:
+		r.depth++
+		m.depth++
+		return nil, nil, m.depth == 1, nil
+	case q != nil && try:
+		return nil, nil, false, ErrLocked
+	case q == nil && r.owner == Owner{} && r.m.lockNow(exclusive):
+		r.owner, r.depth = o, 1
+		m.depth++
+		return nil, nil, true, nil
 	}
-	return f.granted, err
+	w = &waiter{mode: exclusive, try: try}
+	m.waiting++
+	if q == nil {
+		q = new(queue)
+		r.waits[o] = q
+	}
+	q.add(w)
+	if q.first == w {
+		q.lead()
+	}
+	return q, w, false, nil
 }
 
-// drivesNext lets the first follower lock m for o, after who was to do so has given up.
-func (r *reentrant) drivesNext(o Owner) {
-	followers := r.waits[o]
-	if len(followers) == 0 {
+// finish ends the lead of w, which locked the file for o or failed with err.
+// After success, all waiters of o hold the lock. After an error, the next one
+// leads.
+func (m *FileRMutex) finish(o Owner, w *waiter, err error) (isNew bool, _ error) {
+	r := m.lock
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := r.waits[o]
+	q.remove(w, removed)
+	if err == nil {
+		r.owner, r.depth = o, 1
+		for q.first != nil {
+			r.depth++
+			q.grant(q.first)
+		}
+	}
+	if q.empty() {
 		delete(r.waits, o)
-		return
+	} else {
+		q.lead()
 	}
-	r.waits[o] = followers[1:]
-	followers[0].drives = true
-	close(followers[0].wake)
+	m.waiting--
+	if err == nil {
+		m.depth++
+	}
+	return err == nil && m.depth == 1, atPath(m.path, err)
 }
 
-// release undoes one hold of the owner, and calls unlock, without mu, if that was the last.
-func (r *reentrant) release(unlock func()) {
+// leave ends a wait through m. It reports whether the caller now holds m and
+// did not hold it before.
+func (m *FileRMutex) leave(holds bool) (isNew bool) {
+	m.lock.mu.Lock()
+	defer m.lock.mu.Unlock()
+	m.waiting--
+	if holds {
+		m.depth++
+	}
+	return holds && m.depth == 1
+}
+
+// release undoes one hold of the owner. It does not wait for a file system that
+// does not answer.
+func (r *reentrant) release() {
+	r.mu.Lock()
+	last := r.releaseLocked()
+	r.mu.Unlock()
+	if last {
+		offload.Briefly(r.m.Unlock)
+	}
+}
+
+// releaseLocked undoes one hold of the owner and reports whether it was the
+// last.
+func (r *reentrant) releaseLocked() bool {
 	if r.depth--; r.depth > 0 {
-		return
+		return false
 	}
 	r.owner = Owner{}
-	r.mu.Unlock() // the file system may not answer
-	unlock()
-	r.mu.Lock()
+	return true
 }
 
-// Unlock undoes one lock of o; the last one unlocks the file. It panics, and changes
-// nothing, if o does not hold m.
+// Unlock undoes one Lock call of o. The last Unlock releases the lock. Unlock
+// panics, and changes nothing, if o does not hold m.
 func (m *FileRMutex) Unlock(o Owner) {
 	o.mustBeValid()
 	r := m.lock
@@ -336,15 +336,19 @@ func (m *FileRMutex) Unlock(o Owner) {
 	if outer {
 		held = m.trace.end(1)
 	}
-	r.release(r.m.Unlock)
+	last := r.releaseLocked()
 	r.mu.Unlock()
+	if last {
+		r.m.Unlock()
+	}
 	if outer {
 		m.trace.released(false, 1, held)
 	}
 }
 
-// Depth returns how often o holds the lock, by whichever object for this path: 0 if it does
-// not. It never waits for a holder or for somebody who waits.
+// Depth returns how many times o holds the lock, through all objects for this
+// path together. It returns 0 if o does not hold the lock. It never waits for a
+// holder or a waiter.
 func (m *FileRMutex) Depth(o Owner) int {
 	r := m.lock
 	r.mu.Lock()
@@ -355,8 +359,8 @@ func (m *FileRMutex) Depth(o Owner) int {
 	return r.depth
 }
 
-// Locker returns a [sync.Locker] whose Lock and Unlock call m.Lock(o) and m.Unlock(o). It
-// panics if o is the zero Owner.
+// Locker returns a [sync.Locker] whose Lock and Unlock methods call m.Lock(o)
+// and m.Unlock(o). It panics if o is the zero Owner.
 func (m *FileRMutex) Locker(o Owner) sync.Locker {
 	o.mustBeValid()
 	return &ownerLocker{m, o}
@@ -370,13 +374,14 @@ type ownerLocker struct {
 func (l *ownerLocker) Lock()   { l.m.Lock(l.o) }
 func (l *ownerLocker) Unlock() { l.m.Unlock(l.o) }
 
-// Do calls f while m is locked, for the Owner that ctx carries, or else for a new one,
-// which the context of f carries then. So f, and whatever it passes its context to, can call Do
-// again, of this FileRMutex and others. When f returns or panics, m is unlocked once.
+// Do locks m, calls f, and unlocks m when f returns or panics. It locks m for
+// the Owner that ctx carries. If ctx carries none, Do creates a new Owner, and
+// the context of f carries it. So f, and every function that f passes its
+// context to, may call Do again, on this FileRMutex and on others.
 //
-// The error is that of f, or that of [FileRMutex.LockContext], and then f was not called.
-//
-// As with any locks, to lock several in different orders can deadlock; until ctx ends.
+// Do returns the error of f, or that of [FileRMutex.LockContext] if f was not
+// called. As with any locks, locking several in different orders can deadlock.
+// The deadlock ends when ctx is done.
 func (m *FileRMutex) Do(ctx context.Context, f func(ctx context.Context) error) error {
 	o, ok := OwnerFromContext(ctx)
 	if !ok {
@@ -390,33 +395,42 @@ func (m *FileRMutex) Do(ctx context.Context, f func(ctx context.Context) error) 
 	return f(ctx)
 }
 
-// Close gives up the lock file, without removing it. It is an error, and changes nothing, to
-// close an m that is locked, or waited for, by itself; other objects for the path do not
-// matter. After Close, locking m fails with an error that matches [fs.ErrClosed], and so does
-// Close.
+// Close closes the lock file but does not remove it. If a goroutine holds the
+// lock or waits for it through this object, Close returns an error and changes
+// nothing. Other objects for the path do not matter. After Close, locking m or
+// closing it again fails with an error that matches [fs.ErrClosed].
 func (m *FileRMutex) Close() error {
+	last, err := m.retire()
+	if err != nil {
+		return pathError("close", m.path, err)
+	}
+	if last {
+		m.lock.m.file.close()
+	}
+	return nil
+}
+
+// retire marks m as closed. It reports whether m was the last object for its
+// path.
+func (m *FileRMutex) retire() (last bool, err error) {
 	reentrants.mu.Lock()
 	defer reentrants.mu.Unlock()
 	r := m.lock
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := fs.ErrClosed
-	if !m.closed {
-		err = errInUse
-		if m.depth == 0 && m.waiting == 0 {
-			err = nil
-		}
+	switch {
+	case m.closed:
+		return false, fs.ErrClosed
+	case m.depth > 0 || m.waiting > 0:
+		return false, errInUse
 	}
-	if err != nil {
-		return &fs.PathError{Op: "close", Path: m.path, Err: err}
-	}
-	if r.refs == 1 {
-		if err := r.m.Close(); err != nil {
-			return err
+	if last = r.refs == 1; last {
+		if err := r.m.retire(); err != nil {
+			return false, err
 		}
 		delete(reentrants.byKey, r.key)
 	}
 	r.refs--
 	m.closed = true
-	return nil
+	return last, nil
 }

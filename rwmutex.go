@@ -1,279 +1,180 @@
 package interlock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
-	"reflect"
 	"sync"
 	"time"
+
+	"github.com/interlock-go/interlock/internal/offload"
 )
 
-// A FileRWMutex is a reader/writer mutual exclusion lock between processes.
-// It can be held by any number of readers or a single writer, where both are goroutines in any
-// process that has a FileRWMutex for the same file. On Unix it is a flock(2) lock on the whole file,
-// so flock(1) and other programs that use flock(2) take part in it.
+// A FileRWMutex is a reader/writer mutual exclusion lock between processes. It
+// can be held by any number of readers or by a single writer. Readers and
+// writers are goroutines of any process that has a FileRWMutex for the same
+// file.
 //
-// A FileRWMutex is made by [NewFileRWMutex] and must not be copied. Its methods may be called
-// by several goroutines at once. It is not associated with a goroutine: one may lock it and
-// another unlock it.
+// A FileRWMutex is created by [NewFileRWMutex] and must not be copied. Its
+// methods are safe for concurrent use. As with [sync.RWMutex], one goroutine
+// may lock it and another unlock it. A blocked Lock call keeps new readers from
+// acquiring the lock, so a goroutine must not read-lock recursively. A read
+// lock cannot be upgraded to a write lock.
 //
-// # Waiting
+// Within a process, waiters acquire the lock in order. Between processes, the
+// order is approximate. With rare exceptions, no waiter starves. On Linux, a
+// waiting process sleeps in the kernel; on other systems it polls (see
+// [WithPollInterval]).
 //
-// If somebody calls Lock while the lock is held by readers, later calls to RLock,
-// in every process, wait until that writer has had its turn. So readers cannot starve a
-// writer, nor can one writer another. It follows that a goroutine must not read-lock
-// recursively, and that a read lock cannot be upgraded: both wait for themselves, as with
-// [sync.RWMutex]. Within a process waiters are served in order. Between processes the order is
-// approximate, and for up to 50µs a process may overlook that somebody in another waits.
-// Programs that use flock(2) directly can be overtaken, and can overtake.
+// The operating system holds the lock, and releases it when the process ends.
+// On Unix it is a flock(2) lock on the whole file, so flock(1) and other
+// programs that use flock(2) take part.
 //
-// On Linux a waiting process sleeps in the kernel until it is its turn. Any number of
-// goroutines that wait for one FileRWMutex take a single thread. The first in line stops
-// others from passing even while its process is stopped (SIGSTOP). To end a wait takes the
-// signal SIGURG: in a program that ignores it, by [os/signal.Ignore] or otherwise, the runtime's handler is put
-// back, which every Go program has by default.
+// The contents of the lock file do not matter and are never changed, and the
+// file is never removed. If another program removes or replaces it, the current
+// holder keeps the lock of the old file. All others move on to the file at the
+// path.
 //
-// A FileRWMutex that has only read permission on its file (see [WithPerm]) can hold up other
-// writers when it waits to write, but not readers, and so can be starved by these.
+// In the terminology of [the Go memory model], all FileRWMutexes for one file
+// together synchronize the goroutines of a process like one [sync.RWMutex].
 //
-// # Crashes
-//
-// The operating system holds the lock. When a process ends, in whatever way, its locks are
-// free at once. Child processes do not inherit them. A FileRWMutex that is garbage collected
-// while it is locked stays locked.
-//
-// # The lock file
-//
-// Its contents do not matter and are never touched, and nobody removes it. If it is removed,
-// renamed or replaced by others, then whoever holds the lock at that time keeps holding the old
-// file, and everybody else moves on to the file that is at the path now, and creates it if need
-// be; on the way there,
-//
-//   - somebody who waits for the old file in the kernel waits until its holder unlocks it;
-//   - readers of a FileRWMutex whose readers hold the old file wait until these have left it;
-//   - within 50µs, goroutines of a process that holds the old file may join or follow its holder;
-//   - that not the file was renamed but its directory, or that something was mounted over it, is
-//     noticed within 10ms;
-//   - a process that may not look at the path any more, since it has given up rights, stays with the
-//     old file, and does not know.
-//
-// On a file system that is not known to be local (see the package comment), a second file with
-// the path of the lock file and ".gate" appended is created when somebody has to wait, on NFS as soon
-// as somebody locks, and remains. Whoever cannot open it can starve and be starved.
-//
-// # The memory model
-//
-// In the terminology of [the Go memory model], for goroutines of one process, the n'th call to
-// Unlock “synchronizes before” the m'th call to Lock for any n < m, for all FileRWMutexes of
-// one file taken together. For any call to RLock, there exists an n such that the n'th call to
-// Unlock “synchronizes before” that call to RLock, and the corresponding call to RUnlock
-// “synchronizes before” the n+1'th call to Lock.
+// Limits and rare cases are described in docs/guarantees.md.
 //
 // [the Go memory model]: https://go.dev/ref/mem
 type FileRWMutex struct {
-	path  string
-	abs   string // the path to open
-	opts  options
 	trace *tracer // or nil
+	file  *lockFile
 
-	// mu guards all below. It is held across system calls if local is set, and never
-	// while waiting.
+	// mu guards the fields below. It is not held during calls that can take
+	// long.
 	mu      sync.Mutex
 	closed  bool
-	held    hold          // how this process holds the lock
-	readers int           // how many share it, if shared
-	first   *waiter       // who waits, in order
-	last    *waiter       //
-	file    *lockFile     // nil if it must be opened first
-	local   bool          // file is on a file system that answers at once
-	device  uint64        // which file system that is
-	checked time.Duration // when file was last seen at its path and with nobody foreign at the gate
-	taken   time.Duration // when the kernel gave us the lock
+	held    holdState // how this process holds the lock
+	readers int       // number of goroutines that share it
+	queue   queue
 }
 
-// leasePatience is how long a constructor waits for who has a lease on the file.
-const leasePatience = 500 * time.Millisecond
+// A holdState says how this process holds the lock of a FileRWMutex. These are
+// the transitions:
+//
+//	free → shared, exclusive   by a goroutine that finds no waiter, or by the leader
+//	exclusive → exclusive      by the holder, which hands the lock on to the next waiter
+//	shared, exclusive → free   by the last holder; through releasing if that can take long
+//
+// While the lock is exclusive, no waiter leads. While it is shared, the first
+// waiter leads: a reader may join the holders, and a writer announces itself to
+// other processes. While it is releasing, the leader, if any, sleeps.
+type holdState int8
 
-// NewFileRWMutex returns an unlocked FileRWMutex over the file at path, which is created if it
-// does not exist. A relative path is resolved now: a later change of the
-// working directory does not matter.
+const (
+	free holdState = iota
+	heldShared
+	heldExclusive
+	releasing
+)
+
+func (m mode) held() holdState {
+	if m == shared {
+		return heldShared
+	}
+	return heldExclusive
+}
+
+// NewFileRWMutex returns an unlocked FileRWMutex for the file at path. It
+// creates the file if it does not exist, and keeps it open until
+// [FileRWMutex.Close]. A relative path is resolved now.
 //
-// The error is an [*fs.PathError]. Among others it is returned if the file is not a regular
-// one (a symbolic link is not followed), can be opened neither for writing nor for reading, or cannot
-// be created. Nothing has then been created or changed. That somebody holds the lock is no error.
-//
-// NewFileRWMutex opens the file, and the FileRWMutex keeps it open until [FileRWMutex.Close].
+// The error is an [*fs.PathError]. Among other cases, NewFileRWMutex fails if
+// the file is not a regular file, cannot be created, or can be opened neither
+// for reading nor for writing. In these cases, nothing has been created or
+// changed. A symbolic link is not followed.
 func NewFileRWMutex(path string, opts ...Option) (*FileRWMutex, error) {
-	fail := func(err error) (*FileRWMutex, error) {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
 	o, err := newOptions(opts)
-	if err != nil {
-		return fail(err)
-	}
-	abs, err := absolute(path)
-	if err != nil {
-		return fail(err)
-	}
-	f, err := o.openLock(abs)
-	for begin := time.Now(); leased(err) && time.Since(begin) < leasePatience; {
-		time.Sleep(time.Millisecond)
-		f, err = o.openLock(abs)
+	var abs string
+	if err == nil {
+		abs, err = absolute(path)
 	}
 	if err != nil {
-		return fail(err)
+		return nil, errorAt("open", path, err)
 	}
-	m := &FileRWMutex{path: path, abs: abs, opts: o, trace: newTracer(o.trace, path)}
-	m.adopt(f)
-	return m, nil
-}
-
-// Path returns the path that the FileRWMutex was made with.
-func (m *FileRWMutex) Path() string { return m.path }
-
-// Lock locks m for writing, and waits until it can.
-//
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) Lock() {
-	if err := m.lock(context.Background(), exclusive, true); err != nil {
-		m.cannot(exclusive, err)
+	f, err := openLockFile(path, abs, o, true)
+	if err != nil {
+		return nil, err
 	}
+	return &FileRWMutex{file: f, trace: newTracer(o.trace, path)}, nil
 }
 
-// RLock locks m for reading, and waits until it can.
-//
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) RLock() {
-	if err := m.lock(context.Background(), shared, true); err != nil {
-		m.cannot(shared, err)
-	}
-}
+// Path returns the path that was passed to [NewFileRWMutex].
+func (m *FileRWMutex) Path() string { return m.file.name }
 
-// cannot panics since a method without a context got an error.
-func (m *FileRWMutex) cannot(mode hold, err error) {
-	panic(m.wrap(context.Background(), mode, err))
-}
-
-// TryLock tries to lock m for writing and reports whether it succeeded. It fails if
-// somebody holds the lock or waits for it, in any process.
+// Lock locks m for writing. It blocks until the lock is available.
 //
-// For up to 50µs it may overlook who waits in another process.
-//
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) TryLock() bool { return m.mustTryLock(exclusive) }
+// Lock panics with an [*fs.PathError] if m is closed, or in the rare case that
+// the system refuses the lock.
+func (m *FileRWMutex) Lock() { mustLock(m.lock(context.Background(), exclusive, false)) }
 
-// TryRLock tries to lock m for reading and reports whether it succeeded. It fails if a writer
-// holds the lock or waits for it, in any process.
-//
-// It panics with an [*fs.PathError] in the rare case that the system refuses, or if m is closed.
-func (m *FileRWMutex) TryRLock() bool { return m.mustTryLock(shared) }
+// RLock locks m for reading. It blocks until the lock is available. It panics
+// like [FileRWMutex.Lock].
+func (m *FileRWMutex) RLock() { mustLock(m.lock(context.Background(), shared, false)) }
 
-func (m *FileRWMutex) mustTryLock(mode hold) bool {
-	err := m.lock(context.Background(), mode, false)
+// TryLock tries to lock m for writing and reports whether it succeeded. It
+// fails if any goroutine of any process holds the lock or waits for it. It
+// panics like [FileRWMutex.Lock].
+func (m *FileRWMutex) TryLock() bool { return mustLock(m.lock(context.Background(), exclusive, true)) }
+
+// TryRLock tries to lock m for reading and reports whether it succeeded. It
+// fails if a writer holds the lock or waits for it. It panics like
+// [FileRWMutex.Lock].
+func (m *FileRWMutex) TryRLock() bool { return mustLock(m.lock(context.Background(), shared, true)) }
+
+// mustLock reports whether err is nil. It panics with any error but
+// [ErrLocked], for methods that have no error result.
+func mustLock(err error) bool {
 	if err != nil && err != ErrLocked {
-		m.cannot(mode, err)
+		panic(err)
 	}
 	return err == nil
 }
 
-// answersAtOnce reports whether trying to lock m never waits, not even for a file system.
-func (m *FileRWMutex) answersAtOnce() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.local
-}
-
-// LockContext locks m for writing, and waits until it can or ctx ends. If ctx ends first, and also if it
-// has ended already, the error is ctx.Err() and m is not locked. Nothing of the wait
-// remains, unless the file system does not answer: then what it still owes an answer is
-// undone when that comes. Other errors are an [*fs.PathError]: they match [errors.ErrUnsupported] if the file
-// cannot be locked, and [fs.ErrClosed] if m is closed.
+// LockContext locks m for writing. It blocks until the lock is available or ctx
+// is done. If ctx is done, even before the call, LockContext returns ctx.Err()
+// and does not lock m. Any other error is an [*fs.PathError]. It matches
+// [fs.ErrClosed] if m is closed, and [errors.ErrUnsupported] if the file system
+// has no locks.
 func (m *FileRWMutex) LockContext(ctx context.Context) error {
-	return m.wrap(ctx, exclusive, m.lock(ctx, exclusive, true))
+	return m.lock(ctx, exclusive, false)
 }
 
-// RLockContext is [FileRWMutex.LockContext] for reading.
-func (m *FileRWMutex) RLockContext(ctx context.Context) error {
-	return m.wrap(ctx, shared, m.lock(ctx, shared, true))
-}
+// RLockContext is like [FileRWMutex.LockContext], but locks m for reading.
+func (m *FileRWMutex) RLockContext(ctx context.Context) error { return m.lock(ctx, shared, false) }
 
-// TryLockContext is [FileRWMutex.TryLock] with errors like those of [FileRWMutex.LockContext]. If
-// the lock cannot be had, the error matches [ErrLocked]. It does not wait, but returns
-// ctx.Err() if ctx has ended, or ends while the file system does not answer.
-func (m *FileRWMutex) TryLockContext(ctx context.Context) error {
-	return m.wrap(ctx, exclusive, m.lock(ctx, exclusive, false))
-}
+// TryLockContext never waits for a holder. It is like [FileRWMutex.TryLock],
+// but returns the errors of [FileRWMutex.LockContext]. If the lock is not
+// available, the error matches [ErrLocked].
+func (m *FileRWMutex) TryLockContext(ctx context.Context) error { return m.tryLock(ctx, exclusive) }
 
-// TryRLockContext is [FileRWMutex.TryLockContext] for reading.
-func (m *FileRWMutex) TryRLockContext(ctx context.Context) error {
-	return m.wrap(ctx, shared, m.lock(ctx, shared, false))
-}
+// TryRLockContext is like [FileRWMutex.TryLockContext], but locks m for
+// reading.
+func (m *FileRWMutex) TryRLockContext(ctx context.Context) error { return m.tryLock(ctx, shared) }
 
-func (m *FileRWMutex) wrap(ctx context.Context, mode hold, err error) error {
-	return pathError(ctx, mode.op(), m.path, err)
-}
-
-// pathError names the operation and the path in an error of the system.
-func pathError(ctx context.Context, op, path string, err error) error {
-	if err == nil || ended(ctx, err) {
-		return err
+func (m *FileRWMutex) tryLock(ctx context.Context, mode mode) error {
+	err := m.lock(ctx, mode, true)
+	if err == ErrLocked {
+		err = pathError(mode.op(), m.file.name, err)
 	}
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return err
-	}
-	return &fs.PathError{Op: op, Path: path, Err: err}
-}
-
-// ended reports whether err, which is not nil, is ctx.Err(). That can be of a type of the caller's whose values cannot
-// be compared: then nobody else's errors are of that type.
-func ended(ctx context.Context, err error) bool {
-	end := ctx.Err()
-	if end != nil && !reflect.ValueOf(end).Comparable() {
-		return reflect.TypeOf(err) == reflect.TypeOf(end)
-	}
-	return err == end
+	return err
 }
 
 // Unlock unlocks m for writing. It panics if m is not locked for writing.
-func (m *FileRWMutex) Unlock() {
-	m.mu.Lock()
-	if m.held != exclusive {
-		m.mu.Unlock()
-		panic("interlock: Unlock of FileRWMutex not locked for writing: " + m.path)
-	}
-	held := m.trace.end(1)
-	raceRelease(m.file.handle)
-	if m.first == nil && m.local && !m.file.gated && m.file.unlockLocal() { // the shortest way, as in lock
-		m.held = free
-	} else {
-		m.unlock()
-	}
-	m.mu.Unlock()
-	m.trace.released(false, 1, held)
-}
+func (m *FileRWMutex) Unlock() { m.unlock(exclusive) }
 
-// RUnlock undoes a single RLock call; it does not affect other readers. It panics
-// if m is not locked for reading.
-func (m *FileRWMutex) RUnlock() {
-	m.mu.Lock()
-	if m.held != shared {
-		m.mu.Unlock()
-		panic("interlock: RUnlock of FileRWMutex not locked for reading: " + m.path)
-	}
-	held := m.trace.end(1)
-	raceRelease(m.file.handle)
-	if m.readers == 1 && m.first == nil && m.local && !m.file.gated && m.file.unlockLocal() {
-		m.readers, m.held = 0, free
-	} else {
-		m.rUnlock()
-	}
-	m.mu.Unlock()
-	m.trace.released(true, 1, held)
-}
+// RUnlock undoes a single RLock call; it does not affect other readers. It
+// panics if m is not locked for reading.
+func (m *FileRWMutex) RUnlock() { m.unlock(shared) }
 
-// RLocker returns a [sync.Locker] whose Lock and Unlock call m.RLock and m.RUnlock.
+// RLocker returns a [sync.Locker] whose Lock and Unlock methods call m.RLock
+// and m.RUnlock.
 func (m *FileRWMutex) RLocker() sync.Locker { return (*rlocker)(m) }
 
 type rlocker FileRWMutex
@@ -281,63 +182,301 @@ type rlocker FileRWMutex
 func (r *rlocker) Lock()   { (*FileRWMutex)(r).RLock() }
 func (r *rlocker) Unlock() { (*FileRWMutex)(r).RUnlock() }
 
-// errInUse: closed although it is not idle.
-var errInUse = errors.New("locked or waited for")
+// errInUse is the cause if Close fails because of a holder or a waiter.
+var errInUse = errors.New("still held or waited for")
 
-// Close closes the lock file, without removing it. It is an error, and changes nothing, to close
-// an m that is locked by this process, or waited for. After Close, locking m fails with an error
-// that matches [fs.ErrClosed], and so does Close.
+// Close closes the lock file but does not remove it. If this process holds m or
+// waits for it, Close returns an error and changes nothing. After Close,
+// locking m or closing it again fails with an error that matches
+// [fs.ErrClosed].
 func (m *FileRWMutex) Close() error {
+	if err := m.retire(); err != nil {
+		return pathError("close", m.file.name, err)
+	}
+	m.file.close()
+	return nil
+}
+
+// retire marks m as closed.
+func (m *FileRWMutex) retire() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.closed:
-		return &fs.PathError{Op: "close", Path: m.path, Err: fs.ErrClosed}
-	case m.held != free || m.first != nil:
-		return &fs.PathError{Op: "close", Path: m.path, Err: errInUse}
+		return fs.ErrClosed
+	case m.held != free || !m.queue.empty():
+		return errInUse
 	}
 	m.closed = true
-	m.discard()
 	return nil
 }
 
-// lock locks m in the given mode. Its errors are ErrLocked if wait is not set, ctx.Err(), or what
-// the system says.
-func (m *FileRWMutex) lock(ctx context.Context, mode hold, wait bool) error {
-	// Done contexts fail even if the lock is free, as in semaphore.Weighted.
+// lock locks m. If try is set, it returns ErrLocked instead of waiting.
+func (m *FileRWMutex) lock(ctx context.Context, mode mode, try bool) error {
+	// As in semaphore.Weighted, fail if ctx is done, even if m is free.
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if m.trace != nil {
-		return m.lockTraced(ctx, mode, wait)
-	}
-	m.mu.Lock()
-	if f := m.file; f != nil && !f.dead && m.local && m.held == free && m.first == nil {
-		// What attempt does too, by the shortest way: with the calls nested as deeply as
-		// there, a tenth is added to it all.
-		now := clock()
-		ask := now-m.checked >= checkInterval
-		if (!ask || !f.gateTaken(mode)) && f.acquireKnown(mode, now) {
-			if ask {
-				m.checked = now
+		return m.trace.acquire(mode == shared, 1, try, func(try bool) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return false, err
 			}
-			m.won(mode, now)
-			m.mu.Unlock()
-			return nil
-		}
+			return true, m.lockUntraced(ctx, mode, try)
+		})
 	}
-	err := m.lockSlow(ctx, mode, wait)
+	return m.lockUntraced(ctx, mode, try)
+}
+
+func (m *FileRWMutex) lockUntraced(ctx context.Context, mode mode, try bool) error {
+	m.mu.Lock()
+	if m.tryNowLocked(mode) {
+		m.wonLocked(mode)
+		m.mu.Unlock()
+		return nil
+	}
+	w, err := m.enterLocked(mode, try)
 	m.mu.Unlock()
+	if w == nil {
+		return err
+	}
+	state := m.queue.await(&m.mu, ctx.Done(), w)
+	err = ctx.Err()
+	switch state {
+	case leading:
+		return m.lead(ctx, w)
+	case granted:
+		if err != nil { // granted and canceled at the same time: give the lock back
+			offload.Briefly(func() { m.release(mode) })
+		}
+	case refused:
+		err = cmp.Or(err, ErrLocked)
+	}
 	return err
 }
 
-func (m *FileRWMutex) lockTraced(ctx context.Context, mode hold, wait bool) error {
-	return m.trace.acquire(mode == shared, 1, wait, func(wait bool) error {
-		if err := ctx.Err(); err != nil {
-			return err
+// lockNow locks m if it can do so at once.
+func (m *FileRWMutex) lockNow(mode mode) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ok := m.tryNowLocked(mode)
+	if ok {
+		m.wonLocked(mode)
+	}
+	return ok
+}
+
+// tryNowLocked is the uncontended path of lock. It allocates nothing.
+func (m *FileRWMutex) tryNowLocked(mode mode) bool {
+	return m.held == free && m.queue.empty() && m.file.tryNow(mode)
+}
+
+// enterLocked locks m and returns nil if the caller may join readers of this process.
+// It returns an error if m is closed, or if try is set and the caller would
+// have to wait for another goroutine. Otherwise it adds the caller to the
+// queue, and returns its waiter.
+func (m *FileRWMutex) enterLocked(mode mode, try bool) (*waiter, error) {
+	switch {
+	case m.closed:
+		return nil, pathError(mode.op(), m.file.name, fs.ErrClosed)
+	case mode == shared && m.held == heldShared && m.queue.empty() && !m.file.contendedNow(shared):
+		m.readers++
+		return nil, nil
+	case try && (m.queue.refusesTry(mode) || m.held == heldExclusive || m.held == heldShared && mode == exclusive):
+		return nil, ErrLocked
+	}
+	w := &waiter{mode: mode, try: try}
+	m.queue.add(w)
+	if m.queue.first == w {
+		m.leadLocked()
+	}
+	return w, nil
+}
+
+// leadLocked makes the first waiter the leader, or wakes it if it leads
+// already. It does nothing while the lock is exclusive or releasing.
+func (m *FileRWMutex) leadLocked() {
+	if m.held == free || m.held == heldShared {
+		m.queue.lead()
+	}
+}
+
+// wonLocked records that the kernel granted the lock.
+func (m *FileRWMutex) wonLocked(mode mode) {
+	m.held = mode.held()
+	if mode == shared {
+		m.readers = 1
+	}
+}
+
+// lead acquires the lock for w, the leader, and then lets the next waiter lead.
+func (m *FileRWMutex) lead(ctx context.Context, w *waiter) error {
+	joined, err := m.waitForReaders(ctx, w)
+	if err == nil && !joined {
+		err = m.file.try(ctx, w.mode)
+		if err == ErrLocked && !w.try {
+			m.setBlocked(w)
+			err = m.file.wait(ctx, w.mode)
 		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.lockSlow(ctx, mode, wait)
-	})
+	}
+	m.file.withdraw()
+	if err != nil && m.state() == free {
+		m.file.repair()
+	}
+	m.finish(w, joined, err)
+	return err
+}
+
+// longestReaderPause bounds the pauses between two looks at the file while
+// readers of this process hold its lock.
+const longestReaderPause = time.Second
+
+// waitForReaders waits until no goroutine of this process holds m. If w can
+// join readers that hold it, waitForReaders makes it do so, and joined is true.
+func (m *FileRWMutex) waitForReaders(ctx context.Context, w *waiter) (joined bool, err error) {
+	announced := false
+	pause := min(m.file.opts.poll.max, longestReaderPause)
+	for {
+		held, limit := m.state(), time.Duration(0)
+		if err := ctx.Err(); err != nil || held == free {
+			return false, err
+		}
+		if held == heldShared {
+			contended := m.file.contended(ctx, w.mode)
+			switch {
+			case contended != nil && contended != ErrLocked && contended != errStale:
+				return false, contended
+			case contended == nil && w.mode == shared:
+				if m.join() {
+					return true, nil
+				}
+				continue // the last reader has just left
+			case w.try:
+				return false, ErrLocked
+			}
+			m.setBlocked(w)
+			if !announced && contended != errStale { // no newcomer uses a stale file
+				announced = true
+				if err := m.file.announce(ctx, w.mode); err != nil && err != errStale {
+					return false, err
+				}
+				continue
+			}
+			if contended != nil && w.mode == shared {
+				// Nothing tells w when the file is back at its
+				// path, or when a process gives up that waits and
+				// that w cannot wait behind at the gate. So look
+				// again, ever more rarely.
+				limit, pause = pause, min(2*pause, longestReaderPause)
+			}
+		}
+		w.sleepFor(ctx.Done(), limit)
+	}
+}
+
+func (m *FileRWMutex) state() holdState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held
+}
+
+// join adds a reader if this process still has readers, and reports whether it
+// did.
+func (m *FileRWMutex) join() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held != heldShared {
+		return false
+	}
+	m.readers++
+	return true
+}
+
+// setBlocked records that w, the leader, has to wait.
+func (m *FileRWMutex) setBlocked(w *waiter) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.queue.setBlocked(w)
+}
+
+// finish ends the lead of w. If w is a reader that has the lock, the readers
+// right behind it share it. Then the next waiter leads, if the state of the
+// lock permits.
+func (m *FileRWMutex) finish(w *waiter, joined bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.queue.remove(w, removed)
+	if err == nil && !joined {
+		m.wonLocked(w.mode)
+	}
+	if err == nil && w.mode == shared {
+		for next := m.queue.first; next != nil && next.mode == shared; next = m.queue.first {
+			m.readers++
+			m.queue.grant(next)
+		}
+	}
+	if m.held == heldExclusive {
+		m.queue.refuseTries()
+	}
+	m.leadLocked()
+}
+
+func (m *FileRWMutex) unlock(mode mode) {
+	m.mu.Lock()
+	if m.held != mode.held() {
+		m.mu.Unlock()
+		panic("interlock: " + [...]string{"RUnlock of FileRWMutex not locked for reading", "Unlock of FileRWMutex not locked for writing"}[mode] + ": " + m.file.name)
+	}
+	held := m.trace.end(1)
+	if m.queue.empty() && (mode == exclusive || m.readers == 1) && m.file.unlockNow() {
+		m.held = free // the uncontended path
+		m.mu.Unlock()
+	} else {
+		slow := !m.releaseLocked()
+		m.mu.Unlock()
+		if slow {
+			m.releaseSlow()
+		}
+	}
+	m.trace.released(mode == shared, 1, held)
+}
+
+// release is unlock for a goroutine that was granted the lock but no longer
+// wants it.
+func (m *FileRWMutex) release(mode mode) {
+	m.mu.Lock()
+	slow := !m.releaseLocked()
+	m.mu.Unlock()
+	if slow {
+		m.releaseSlow()
+	}
+}
+
+// releaseLocked ends one hold of this process. If it reports false, the caller
+// must call releaseSlow, without the mutex.
+func (m *FileRWMutex) releaseLocked() bool {
+	if m.held == heldShared {
+		if m.readers--; m.readers > 0 {
+			return true
+		}
+	} else if w := m.queue.first; w != nil && w.mode == exclusive && m.file.handOnNow() {
+		m.queue.grant(w)
+		return true
+	}
+	if !m.file.unlockNow() {
+		m.held = releasing
+		return false
+	}
+	m.held = free
+	m.leadLocked()
+	return true
+}
+
+// releaseSlow unlocks the file where that can take long.
+func (m *FileRWMutex) releaseSlow() {
+	m.file.unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held = free
+	m.leadLocked()
 }

@@ -2,81 +2,42 @@
 
 package interlock
 
-import (
-	"context"
-	"io/fs"
-	"time"
+import "context"
 
-	"golang.org/x/sys/unix"
+// This file is for the Unix systems other than Linux that have flock(2). On
+// none of them can another goroutine end a wait for a lock, so waiters poll.
+// The file has not been run on these systems. It has been run on Linux, with
+// the build tag interlock_bsd (make test).
+
+// classify does nothing: no file system is known to be local here.
+func (f *sysFile) classify() {}
+
+func (f *sysFile) tryLockUnchanged(mode, int64) bool { return false }
+func (f *sysFile) tryLockNamed(mode, []byte) bool    { return false }
+func (f *sysFile) isNamed([]byte) bool               { return false }
+func (f *sysFile) unlockRaw() bool                   { return false }
+
+func (f *sysFile) waitLock(context.Context, mode, func()) (abandoned bool, err error) {
+	return false, errCannotWait
+}
+
+// denies reports whether EACCES from a lock call cannot mean that the lock is
+// held.
+func (f *sysFile) denies() bool { return false }
+
+// These systems have no byte locks that belong to an open file. Locks of whole
+// files take their place.
+const (
+	byteLocks  = false
+	farByte    = 1
+	locksStack = false
 )
 
-// The Unix systems that have flock(2), and no way to wait for it that can be ended. They have not been run so far, only
-// compiled for; but what is in this file has, on Linux, with the build tag interlock_bsd (make test).
+func (f *sysFile) bytesApart() bool                          { return false }
+func (f *sysFile) tryByte(int64, mode) error                 { return errCannotWait }
+func (f *sysFile) unlockByte(int64) error                    { return errCannotWait }
+func (f *sysFile) byteTaken(int64, mode) (taken, known bool) { return false, false }
 
-// setLocal knows no file system here.
-func (h *handle) setLocal() {}
-
-func (*lockFile) acquireKnown(hold, time.Duration) bool { return false }
-func (*lockFile) isNamed() bool                         { return false }
-func (h handle) unlockLocal() bool                      { return false }
-
-func (h handle) identity() (identity, error) {
-	var st unix.Stat_t
-	err := fstat(h.fd, &st)
-	return identify(&st), err
+func (f *sysFile) waitByte(context.Context, int64, mode, func()) (abandoned bool, err error) {
+	return false, errCannotWait
 }
-
-// tryLock takes the flock(2) without waiting. ErrLocked means that it is held.
-func (h handle) tryLock(m hold) error {
-	how := unix.LOCK_EX
-	if m == shared {
-		how = unix.LOCK_SH
-	}
-	return h.lockError(uninterrupted(func() error { return unix.Flock(h.fd, how|unix.LOCK_NB) }))
-}
-
-func (h handle) unlock() error {
-	return uninterrupted(func() error { return unix.Flock(h.fd, unix.LOCK_UN) })
-}
-
-func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
-
-// denies reports whether EACCES of a lock call cannot mean that somebody has the lock.
-func (h handle) denies() bool { return false }
-
-// The gate is a file of its own, and standing at it is its flock(2).
-func (h handle) gateInFile() bool { return false }
-
-// gateFor makes h the gate for lock. Who waits for a lock file that was replaced does stop who
-// uses the new one.
-func (h *handle) gateFor(lock handle) { h.gateAt = 0 }
-
-func (h handle) tryGate(m hold) error                         { return h.tryLock(m) }
-func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
-func (h handle) leaveGate() error                             { return h.unlock() }
-
-// roles returns handles for the three locks of a semaphore's gate file h, see semGate: files
-// of their own, but for use.
-func (h handle) roles(path string, perm fs.FileMode) (use, waiting, collect handle, err error) {
-	waiting, err = openHandle(path+".waiting", true, perm)
-	if err != nil {
-		return h, waiting, collect, err
-	}
-	collect, err = openHandle(path+".collect", true, perm)
-	if err != nil {
-		waiting.close()
-	}
-	return h, waiting, collect, err
-}
-
-// closeRole gives up a lock of a semaphore's gate, but for use.
-func (h handle) closeRole() {
-	h.unlock()
-	h.close()
-}
-
-// shareGate turns an exclusive gate lock to a shared one. Others may have it in between: ErrLocked.
-func (h handle) shareGate() error { return h.tryLock(shared) }
-
-// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
-func (h handle) gateTaken(m hold) bool { return h.askGate(m) }

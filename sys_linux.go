@@ -4,273 +4,227 @@ package interlock
 
 import (
 	"context"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 	"unsafe"
 
+	"github.com/interlock-go/interlock/internal/kernelwait"
 	"golang.org/x/sys/unix"
 )
 
-// localFileSystems are those known to be local. On these
-//   - no call here ever waits for another machine or process, so that it may be a raw one,
-//     which the scheduler is not told of;
-//   - flock(2) and open file description locks do not see each other, so that the gate
-//     can be a byte of the lock file.
+// localFileSystems are the file systems that are known to be local. For an open
+// file, that means:
 //
-// That is said of the file. The directories on its path may be elsewhere; then they, and
-// only they, can hold up who looks whether the file is still there.
+//   - A lock call waits for no other machine or process, except for a lock. So
+//     it may be a raw system call, which the Go scheduler does not know about.
+//   - flock(2) locks and open file description locks do not see each other.
 //
-// The list is one of what is known; whatever is not on it gets the careful treatment.
+// The directories on the path of a file may be on other file systems. Every
+// file system that is not on the list gets the careful treatment.
 var localFileSystems = []uint32{
 	unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC,
 	unix.OVERLAYFS_SUPER_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
 }
 
-// renameMarking are those where whatever takes a file from its name changes the ctime of the file, or its link count.
-// On XFS an exchange (renameat2(2)) does not; and below overlayfs may be XFS.
+// renameMarking are the file systems where taking a name from a file changes
+// the ctime of the file or its number of links. On XFS, an exchange
+// (renameat2(2)) does not, and XFS may lie below overlayfs.
 var renameMarking = []uint32{
 	unix.EXT4_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.SQUASHFS_MAGIC, unix.EROFS_SUPER_MAGIC_V1,
 }
 
-// setLocal looks whether the handle is on one of the localFileSystems.
-func (h *handle) setLocal() {
-	kind, local := h.fileSystem()
-	h.local = local
-	h.marked = local && slices.Contains(renameMarking, kind)
-	h.nfs = kind == unix.NFS_SUPER_MAGIC
-	if local && kind == unix.OVERLAYFS_SUPER_MAGIC {
-		// What is open for writing is in the upper layer. Below may be anything, and there
-		// neither the link count nor the ctime tells of a removal.
-		flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
-		h.local = err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
+// classify finds out what kind of file system the file is on.
+func (f *sysFile) classify() {
+	kind, known := f.fileSystem()
+	f.local, f.knownFS = known, known
+	f.marked = known && slices.Contains(renameMarking, kind)
+	f.nfs = kind == unix.NFS_SUPER_MAGIC
+	if known && kind == unix.OVERLAYFS_SUPER_MAGIC {
+		// A file that is open for writing is in the upper layer. The
+		// lower layer may be of any kind, and its link counts and
+		// ctimes do not show a removal.
+		flags, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETFL, 0)
+		f.local = err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
 	}
 }
 
-// fileSystem returns the kind of file system, and whether that is one of the localFileSystems.
-func (h handle) fileSystem() (kind uint32, local bool) {
+// fileSystem returns the kind of the file system, and whether it is in
+// localFileSystems.
+func (f *sysFile) fileSystem() (kind uint32, known bool) {
 	var st unix.Statfs_t
-	if uninterrupted(func() error { return unix.Fstatfs(h.fd, &st) }) != nil {
+	if uninterrupted(func() error { return unix.Fstatfs(f.fd, &st) }) != nil {
 		return 0, false
 	}
 	return uint32(st.Type), slices.Contains(localFileSystems, uint32(st.Type))
 }
 
-func (h handle) identity() (identity, error) {
-	var st unix.Stat_t
-	err := fstat(h.fd, &st)
-	return identify(&st), err
-}
-
-// rawCalls: that SYS_FSTAT fills a Stat_t and SYS_FCNTL takes a Flock_t. On 32 bits other calls do.
+// rawCalls reports whether SYS_FSTAT fills a Stat_t and SYS_FCNTL takes a
+// Flock_t. On 32-bit systems, other calls do.
 const rawCalls = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
 
-// acquireKnown is a quick acquire for a local file, which may fail for any reason and has then changed nothing. The
-// calls are made right here: on some machines each return after a system call costs some hundredths of it all.
-func (f *lockFile) acquireKnown(m hold, now time.Duration) bool {
-	if f.name == nil && (!rawCalls || now-f.knownAt >= pathCheckInterval) {
+// tryLockUnchanged locks a file on a local file system if the lock is free, the
+// file has a name, and its ctime is the given one. It reports whether it did;
+// otherwise it changes nothing.
+//
+// It makes the system calls itself: on some machines, each level of Go calls
+// between them costs some hundredths of the total.
+func (f *sysFile) tryLockUnchanged(m mode, ctime int64) bool {
+	if !rawCalls {
+		if f.flock(flockMode(m)|unix.LOCK_NB) != nil {
+			return false
+		}
+		if id, err := f.identity(); err == nil && id.links != 0 && id.changed == ctime {
+			return true
+		}
+		f.unlockRaw()
 		return false
 	}
 	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(f.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
 	if errno != 0 {
 		return false
 	}
-	if f.name == nil {
-		var st unix.Stat_t
-		_, _, errno = syscall.RawSyscall6(unix.SYS_FSTAT, uintptr(f.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
-		if errno == 0 && st.Nlink != 0 && st.Ctim.Nano() == f.known {
-			return true
-		}
-	} else if f.isNamed() {
+	var st unix.Stat_t
+	_, _, errno = syscall.RawSyscall6(unix.SYS_FSTAT, uintptr(f.fd), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
+	if errno == 0 && st.Nlink != 0 && st.Ctim.Nano() == ctime {
 		return true
 	}
-	f.unlockLocal()
+	f.unlockRaw()
 	return false
 }
 
-// isNamed reports whether f is known to be the file at its name. Unlike pathIdentity it allocates nothing.
-func (f *lockFile) isNamed() bool {
-	if f.name == nil {
+// tryLockNamed is like tryLockUnchanged, for a file whose ctime proves nothing.
+// It looks at the path, which ends with a NUL byte.
+func (f *sysFile) tryLockNamed(m mode, path []byte) bool {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(f.fd), uintptr(flockMode(m)|unix.LOCK_NB), 0, 0, 0, 0)
+	if errno != 0 {
 		return false
 	}
-	var st unix.Statx_t
-	cwd := unix.AT_FDCWD
-	_, _, errno := syscall.Syscall6(unix.SYS_STATX, uintptr(cwd), uintptr(unsafe.Pointer(&f.name[0])), unix.AT_SYMLINK_NOFOLLOW,
-		unix.STATX_INO, uintptr(unsafe.Pointer(&st)), 0)
-	return errno == 0 && st.Ino == f.ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == f.dev
+	if f.isNamed(path) {
+		return true
+	}
+	f.unlockRaw()
+	return false
 }
 
-// unlockLocal reports whether it has released the flock(2) of a local file.
-func (h handle) unlockLocal() bool {
-	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(h.fd), unix.LOCK_UN, 0, 0, 0, 0)
+// isNamed reports whether the file is known to be the one at path, which ends
+// with a NUL byte. Unlike pathIdentity, it allocates nothing.
+func (f *sysFile) isNamed(path []byte) bool {
+	var st unix.Statx_t
+	cwd := unix.AT_FDCWD
+	_, _, errno := syscall.Syscall6(unix.SYS_STATX, uintptr(cwd), uintptr(unsafe.Pointer(&path[0])), unix.AT_SYMLINK_NOFOLLOW,
+		unix.STATX_INO|unix.STATX_NLINK, uintptr(unsafe.Pointer(&st)), 0)
+	return errno == 0 && st.Nlink != 0 && st.Ino == f.ino && unix.Mkdev(st.Dev_major, st.Dev_minor) == f.dev
+}
+
+// unlockRaw unlocks a file on a local file system, and reports whether it
+// could.
+func (f *sysFile) unlockRaw() bool {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_FLOCK, uintptr(f.fd), unix.LOCK_UN, 0, 0, 0, 0)
 	return errno == 0
 }
 
-// tryLock takes the flock(2) without waiting. ErrLocked means that it is held.
-func (h handle) tryLock(m hold) error { return h.lockError(h.flock(flockMode(m) | unix.LOCK_NB)) }
-
-func (h handle) unlock() error { return h.flock(unix.LOCK_UN) }
-
-func flockMode(m hold) int {
-	if m == shared {
-		return unix.LOCK_SH
-	}
-	return unix.LOCK_EX
+// waitLock is like tryLock, but waits in the kernel's queue. See block.
+func (f *sysFile) waitLock(ctx context.Context, m mode, late func()) (abandoned bool, err error) {
+	return f.block(ctx, func(fd int) error { return unix.Flock(fd, flockMode(m)) }, late)
 }
 
-func (h handle) flock(how int) error {
-	return uninterrupted(func() error { return unix.Flock(h.fd, how) })
-}
+// Byte locks are open file description locks (fcntl(2)). They start at
+// farByte, which is beyond the end of any file.
+const (
+	byteLocks = true
+	farByte   = 1 << 61
 
-// waitLock takes the flock(2) in the kernel's queue; for its errors see wait.
-func (h handle) waitLock(ctx context.Context, m hold, dispose func()) error {
-	return h.wait(ctx, func(fd int) error { return unix.Flock(fd, flockMode(m)) }, dispose)
-}
+	// locksStack says that a second lock of an open file is added to the
+	// first one, instead of replacing it.
+	locksStack = false
+)
 
-// The gate is an open file description lock (fcntl(2)) on a byte that no file reaches.
-const gateByte = 1 << 61
+// bytesApart reports whether byte locks of the file and the lock of the whole
+// file do not see each other.
+func (f *sysFile) bytesApart() bool { return f.local }
 
-// gateFor makes h, a file of its own, the gate for lock. Its byte depends on which file that is: when
-// the lock file is replaced, who waits for the old one must not stop who uses the new one.
-func (h *handle) gateFor(lock handle) { h.gateAt = int64(lock.ino % gateByte) }
-
-// gateInFile reports whether the gate of the lock file h is a byte of the same file.
-func (h handle) gateInFile() bool { return h.local }
-
-func (h handle) gateLock(m hold) unix.Flock_t {
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: h.gateAt, Len: 1}
-	if h.gateAt == 0 {
-		l.Start = gateByte
-	}
+func byteLock(at int64, m mode) unix.Flock_t {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Start: at, Len: 1}
 	if m == shared {
 		l.Type = unix.F_RDLCK
 	}
 	return l
 }
 
-func (h handle) tryGate(m hold) error {
-	if h.gateAt == byFlock {
-		return h.tryLock(m)
-	}
-	l := h.gateLock(m)
-	return h.lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) }))
+// tryByte locks a byte. ErrLocked means that it is held.
+func (f *sysFile) tryByte(at int64, m mode) error {
+	l := byteLock(at, m)
+	return f.lockError(uninterrupted(func() error { return unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &l) }))
 }
 
-func (h handle) waitGate(ctx context.Context, m hold, dispose func()) error {
-	l := h.gateLock(m)
-	return h.wait(ctx, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, dispose)
+// waitByte is like tryByte, but waits in the kernel's queue. See block.
+func (f *sysFile) waitByte(ctx context.Context, at int64, m mode, late func()) (abandoned bool, err error) {
+	l := byteLock(at, m)
+	return f.block(ctx, func(fd int) error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLKW, &l) }, late)
 }
 
-func (h handle) leaveGate() error {
-	if h.gateAt == byFlock {
-		return h.unlock()
-	}
-	l := h.gateLock(exclusive)
+func (f *sysFile) unlockByte(at int64) error {
+	l := byteLock(at, exclusive)
 	l.Type = unix.F_UNLCK
-	return uninterrupted(func() error { return unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_SETLK, &l) })
+	return uninterrupted(func() error { return unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &l) })
 }
 
-// byFlock, instead of the byte of a gate: it is the flock(2) of the file, which does not see the bytes.
-const byFlock = -1
-
-// roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
-// that of a gate. The collect lock is the flock(2), where that does not see them: to
-// take it exclusive, the file need not be open for writing.
-func (h handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
-	use, waiting, collect = h, h, h
-	use.gateAt, waiting.gateAt, collect.gateAt = gateByte+1, gateByte+2, gateByte+3
-	// Not by h.local, which on overlayfs is not the same for all who have the file open.
-	if _, local := h.fileSystem(); local {
-		collect.gateAt = byFlock
+// byteTaken reports whether another open file has a lock on the byte that
+// excludes m. This system can tell, so known is true.
+func (f *sysFile) byteTaken(at int64, m mode) (taken, known bool) {
+	l := byteLock(at, m)
+	if f.local && rawCalls {
+		_, _, errno := syscall.RawSyscall6(unix.SYS_FCNTL, uintptr(f.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
+		return errno == 0 && l.Type != unix.F_UNLCK, true
 	}
-	return use, waiting, collect, nil
+	err := unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_GETLK, &l)
+	return err == nil && l.Type != unix.F_UNLCK, true
 }
 
-// closeRole gives up a lock of a semaphore's gate, but for use.
-func (h handle) closeRole() { h.leaveGate() }
-
-// shareGate turns an exclusive gate lock to a shared one. Others may have it in between: ErrLocked.
-func (h handle) shareGate() error { return h.tryGate(shared) }
-
-// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
-func (h handle) gateTaken(m hold) bool {
-	l := h.gateLock(m)
-	if h.local && rawCalls {
-		_, _, errno := syscall.RawSyscall6(unix.SYS_FCNTL, uintptr(h.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
-		return errno == 0 && l.Type != unix.F_UNLCK
-	}
-	err := unix.FcntlFlock(uintptr(h.fd), unix.F_OFD_GETLK, &l)
-	return err == nil && l.Type != unix.F_UNLCK
-}
-
-// wait runs lock, a system call that waits in the kernel for a lock, and ends it when ctx
-// ends. If it returns an error, the lock is not held, but for these:
+// block makes lock, a system call that waits in the kernel until a lock is
+// granted, and ends it when ctx is done. After an error, the lock is not held,
+// with two exceptions:
 //
-//   - ctx.Err(): it may have got the lock in the same instant. The caller must unlock h.
-//   - errAbandoned: the call goes on, though ctx has ended (see [offload]). Not on a local
-//     file system.
+//   - If the error is ctx.Err(), the lock may have been granted at the same
+//     time. The caller must unlock it.
+//   - If abandoned is true, the call goes on although ctx is done. late runs
+//     when the call has returned. If late is nil, no call is abandoned.
 //
-// After errCannotWait, the call was not made, or not waited.
-func (h handle) wait(ctx context.Context, lock func(fd int) error, dispose func()) error {
-	// On NFS v3, a storm of cancels has left a lock held for good with nobody to hold it, presumably when a wait
-	// is cancelled just as the server (Linux 6.1) grants the lock.
-	if h.nfs && !isNFS4(h.fd) || !waits.TryAcquire(1) {
-		return errCannotWait
+// With a nil late, the call is made on the caller's goroutine. Handing the
+// result to another goroutine takes as long as the kernel needs to hand on the
+// lock.
+//
+// After errCannotWait, the call was not made, or did not wait.
+func (f *sysFile) block(ctx context.Context, lock func(fd int) error, late func()) (abandoned bool, err error) {
+	switch {
+	case f.nfs && !isNFS4(f.fd):
+		// On NFS v3, a storm of cancels once left a lock held that no
+		// process had. Presumably a wait was canceled just as the
+		// server (Linux 6.1) granted the lock.
+		return false, errCannotWait
+	case late == nil:
+		err = kernelwait.Do(ctx, f.fd, lock)
+	default:
+		abandoned, err = kernelwait.Offload(ctx, f.fd, f.nfs, lock, late)
 	}
-	if ctx.Done() == nil && !h.nfs {
-		defer waits.Release(1)
-		return h.waitError(uninterrupted(func() error { return lock(h.fd) }))
+	if err == kernelwait.ErrUnavailable {
+		err = errCannotWait
 	}
-	c, err := newEndableCall(h)
-	if err != nil {
-		waits.Release(1)
-		return errCannotWait
+	if err = f.lockError(err); err == ErrLocked {
+		err = errCannotWait // the file system does not wait, or sees a deadlock
 	}
-	if ctx.Done() == nil {
-		defer waits.Release(1)
-		err = c.run(lock)
-		c.close()
-		return h.waitError(err)
-	}
-	if h.local {
-		// On this goroutine: to hand the result to another one takes as long as the kernel
-		// needs to hand on the lock.
-		defer waits.Release(1)
-		stop := context.AfterFunc(ctx, c.end)
-		err = c.run(lock)
-		c.close()
-		if !stop() {
-			return ctx.Err()
-		}
-		return h.waitError(err)
-	}
-	err = offload(ctx, func() { waits.Release(1) }, func() error { return c.run(lock) }, c.end, func() {
-		c.close()
-		dispose()
-	})
-	if err != errAbandoned {
-		briefly(c.close)
-	}
-	return h.waitError(err)
+	return abandoned, err
 }
 
-// denies reports whether EACCES of a lock call cannot mean that somebody has the lock.
-func (h handle) denies() bool {
-	_, local := h.fileSystem()
-	return local
-}
-
-// waitError is lockError for a call that was to wait.
-func (h handle) waitError(err error) error {
-	if err = h.lockError(err); err == ErrLocked {
-		return errCannotWait // the file system does not wait, or sees a deadlock
-	}
-	return err
+// denies reports whether EACCES from a lock call cannot mean that the lock is
+// held.
+func (f *sysFile) denies() bool {
+	_, known := f.fileSystem()
+	return known
 }
 
 // isNFS4 reports whether a file on NFS is known to be on a mount of version 4.

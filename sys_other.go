@@ -9,53 +9,61 @@ import (
 	"time"
 )
 
-// Systems without flock(2) or its like: nothing can be opened, so nothing can be locked.
+// This file is for systems without flock(2) or an equivalent. There, openFile
+// fails, so nothing can be locked.
 
 const longestPoll = 20 * time.Millisecond
 
-type handle struct{ writable, local, marked bool }
+type sysFile struct{ writable, local, knownFS, marked bool }
 
-func fileHandle(uintptr) handle { return handle{} }
+func callerFile(uintptr) *sysFile { return &sysFile{} }
 
-func openHandle(string, bool, fs.FileMode) (handle, error) { return handle{}, errors.ErrUnsupported }
+func openFile(string, bool, fs.FileMode) (*sysFile, error) { return nil, errors.ErrUnsupported }
 
-func absolute(path string) (string, error)                  { return path, nil }
-func pathIdentity(string) (identity, error)                 { return identity{}, errors.ErrUnsupported }
-func (handle) identity() (identity, error)                  { return identity{}, errors.ErrUnsupported }
-func (handle) dup() (handle, error)                         { return handle{}, errors.ErrUnsupported }
-func (handle) close()                                       {}
-func (handle) tryLock(hold) error                           { return errors.ErrUnsupported }
-func (handle) unlock() error                                { return errors.ErrUnsupported }
-func (*lockFile) acquireKnown(hold, time.Duration) bool     { return false }
-func (*lockFile) isNamed() bool                             { return false }
-func (handle) unlockLocal() bool                            { return false }
-func (handle) waitLock(context.Context, hold, func()) error { return errors.ErrUnsupported }
+func absolute(path string) (string, error)     { return path, nil }
+func pathIdentity(string) (identity, error)    { return identity{}, errors.ErrUnsupported }
+func checkFile(string) error                   { return nil }
+func leased(error) bool                        { return false }
+func tooManyOpen(error) bool                   { return false }
+func unknownFile(error) bool                   { return false }
+func (*sysFile) identity() (identity, error)   { return identity{}, errors.ErrUnsupported }
+func (*sysFile) descriptor() int               { return -1 }
+func (*sysFile) isFile(identity) bool          { return false }
+func (*sysFile) dup() (*sysFile, error)        { return nil, errors.ErrUnsupported }
+func (*sysFile) close()                        {}
+func (*sysFile) classify()                     {}
+func (*sysFile) device() uint64                { return 0 }
+func (*sysFile) number() uint64                { return 0 }
+func (*sysFile) removing() bool                { return false }
+func (*sysFile) remembersAbsence() bool        { return false }
+func (*sysFile) readStart([]byte) (int, error) { return 0, errors.ErrUnsupported }
+func (*sysFile) writeStart([]byte) error       { return errors.ErrUnsupported }
+func (*sysFile) lockError(err error) error     { return err }
 
-func (*handle) setLocal()       {}
-func (*handle) lockWhole()      {}
-func (handle) gateInFile() bool { return false }
-func (handle) removing() bool   { return false }
-func (handle) device() uint64   { return 0 }
+func (*sysFile) lockWhole()                        {}
+func (*sysFile) tryLock(mode) error                { return errors.ErrUnsupported }
+func (*sysFile) tryLockUnchanged(mode, int64) bool { return false }
+func (*sysFile) tryLockNamed(mode, []byte) bool    { return false }
+func (*sysFile) isNamed([]byte) bool               { return false }
+func (*sysFile) unlock() error                     { return errors.ErrUnsupported }
+func (*sysFile) unlockRaw() bool                   { return false }
 
-func (handle) remembersAbsence() bool { return false }
-
-func unknownFile(error) bool { return false }
-
-func (*handle) gateFor(handle)                              {}
-func (handle) tryGate(hold) error                           { return errors.ErrUnsupported }
-func (handle) waitGate(context.Context, hold, func()) error { return errors.ErrUnsupported }
-func (handle) leaveGate() error                             { return nil }
-func (handle) gateTaken(hold) bool                          { return false }
-
-func (handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
-	return handle{}, handle{}, handle{}, errors.ErrUnsupported
+func (*sysFile) waitLock(context.Context, mode, func()) (abandoned bool, err error) {
+	return false, errors.ErrUnsupported
 }
-func (handle) closeRole()       {}
-func (handle) shareGate() error { return errors.ErrUnsupported }
 
-func (handle) readAt([]byte) (int, error) { return 0, errors.ErrUnsupported }
-func (handle) writeAt([]byte) error       { return errors.ErrUnsupported }
-func checkFile(string) error              { return nil }
-func leased(error) bool                   { return false }
+const (
+	byteLocks  = false
+	farByte    = 1
+	locksStack = false
+)
 
-func (handle) lockError(err error) error { return err }
+func (*sysFile) bytesApart() bool          { return false }
+func (*sysFile) tryByte(int64, mode) error { return errors.ErrUnsupported }
+func (*sysFile) unlockByte(int64) error    { return errors.ErrUnsupported }
+
+func (*sysFile) byteTaken(int64, mode) (taken, known bool) { return false, false }
+
+func (*sysFile) waitByte(context.Context, int64, mode, func()) (abandoned bool, err error) {
+	return false, errors.ErrUnsupported
+}

@@ -13,79 +13,104 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A handle is an open lock file, or an open gate.
-type handle struct {
+// A sysFile is an open file.
+type sysFile struct {
 	fd       int
-	dev, ino uint64
-	gateAt   int64 // of a gate: at which byte, see gateFor
-	writable bool  // NFSv4 wants that for an exclusive lock, and so does an exclusive gate
-	local    bool  // on a file system that answers every call at once (see [handle.setLocal])
-	marked   bool  // the ctime tells whether the file has been renamed
-	nfs      bool  // on NFS, as far as known
+	dev, ino uint64 // zero for a file that the caller of the package opened
+	writable bool   // required for an exclusive lock by NFSv4, and by byte locks
+	local    bool   // every call returns at once; see classify
+	knownFS  bool   // the file system is known to be local, even if this file is not
+	marked   bool   // the ctime tells whether the file was renamed
+	nfs      bool   // on NFS, as far as known
 }
 
-// fileHandle is the handle of a file that the caller of the package opened.
-func fileHandle(fd uintptr) handle { return handle{fd: int(fd)} }
+// callerFile returns a sysFile for a file that the caller of the package
+// opened.
+func callerFile(fd uintptr) *sysFile { return &sysFile{fd: int(fd)} }
 
 const longestPoll = 20 * time.Millisecond
 
 const openFlags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 
-// openHandle opens the regular file at path, if possible for writing.
-func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
-	// Look before opening: to open a FIFO or a device is to do something to it.
+// openFile opens the regular file at path, for writing if possible. It creates
+// the file if create is set.
+func openFile(path string, create bool, perm fs.FileMode) (*sysFile, error) {
+	// Look first: opening a FIFO or a device has effects.
 	if err := checkFile(path); err != nil {
-		return h, err
+		return nil, err
 	}
-	for range 1000 { // more than anybody who creates and removes the file by turns can keep up
-		// Without O_CREAT first: in a sticky directory Linux refuses O_CREAT on a file of
-		// somebody else's, even to open it (fs.protected_regular, proc(5)).
-		h.fd, err = open(path, unix.O_RDWR, 0)
+	f := new(sysFile)
+	var err error
+	for range 1000 { // processes that create and remove the file cannot interfere that often
+		// Try without O_CREAT first: in a sticky directory, Linux
+		// refuses O_CREAT on a file of another user, even if the file
+		// exists (fs.protected_regular, proc(5)).
+		f.fd, err = open(path, unix.O_RDWR, 0)
 		if err != unix.ENOENT || !create {
 			break
 		}
-		h.fd, err = open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, uint32(perm.Perm()))
+		f.fd, err = open(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, uint32(perm.Perm()))
 		if err != unix.EEXIST {
 			break
 		}
 	}
 	switch err {
 	case nil:
-		h.writable = true
+		f.writable = true
 	case unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY:
 		fd, readErr := open(path, unix.O_RDONLY, 0)
 		if readErr != nil {
-			return h, err
+			return nil, err
 		}
-		h.fd = fd
+		f.fd = fd
 	default:
-		return h, err
+		return nil, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(h.fd, &st); err == nil {
+	if err = unix.Fstat(f.fd, &st); err == nil {
 		err = regular(&st)
 	}
 	if err != nil {
-		h.close()
-		return h, err
+		f.close()
+		return nil, err
 	}
-	h.dev, h.ino = uint64(st.Dev), uint64(st.Ino)
-	h.setLocal()
-	return h, nil
+	f.dev, f.ino = uint64(st.Dev), uint64(st.Ino)
+	f.classify()
+	return f, nil
 }
 
-// device tells file systems apart.
-func (h handle) device() uint64 { return h.dev }
+// device returns a number that tells file systems apart.
+func (f *sysFile) device() uint64 { return f.dev }
 
-// removing: a file that is removed has no name.
-func (h handle) removing() bool { return false }
+// descriptor returns the file descriptor.
+func (f *sysFile) descriptor() int { return f.fd }
 
-// lockWhole does nothing: flock(2) is of the whole file.
-func (h *handle) lockWhole() {}
+// isFile reports whether id is the identity that the file had when it was
+// opened.
+func (f *sysFile) isFile(id identity) bool { return id.dev == f.dev && id.ino == f.ino }
 
-// leased reports whether err, of opening a file, says that somebody has a lease on it (fcntl(2)), such as a file server. It has
-// been told by now to give it up.
-func leased(err error) bool { return err == unix.EWOULDBLOCK }
+// removing reports whether the file has been removed but keeps its name until
+// it is closed. On Unix, a removed file has no name.
+func (f *sysFile) removing() bool { return false }
+
+// lockWhole does nothing: flock(2) locks the whole file.
+func (f *sysFile) lockWhole() {}
+
+// number returns the inode number. It is known for a file that this package
+// opened. Asking could wait for a file system that does not answer, and then a
+// program under the race detector would miss its deadlines.
+func (f *sysFile) number() uint64 {
+	if f.ino != 0 {
+		return f.ino
+	}
+	id, _ := f.identity()
+	return id.ino
+}
+
+// leased reports whether err, from opening a file, says that another process,
+// such as a file server, has a lease on the file (fcntl(2)). The kernel has
+// asked that process to give it up.
+func leased(err error) bool { return errors.Is(err, unix.EWOULDBLOCK) }
 
 func open(path string, flags int, perm uint32) (fd int, err error) {
 	err = uninterrupted(func() error {
@@ -95,7 +120,7 @@ func open(path string, flags int, perm uint32) (fd int, err error) {
 	return fd, err
 }
 
-// uninterrupted repeats call until no signal interrupts it.
+// uninterrupted repeats call until it is not interrupted by a signal.
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {
@@ -104,7 +129,7 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-// regular refuses what is not a regular file.
+// regular returns an error unless the file is a regular file.
 func regular(st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -126,35 +151,42 @@ type notRegularError struct {
 	err  syscall.Errno
 }
 
-func (e *notRegularError) Error() string { return "not a regular file but " + e.what }
+func (e *notRegularError) Error() string { return "is " + e.what + ", not a regular file" }
 func (e *notRegularError) Unwrap() error { return e.err }
 
-// remembersAbsence reports whether the directory of h is cached, so that a file may have been made in
-// it that is not seen yet.
-func (h handle) remembersAbsence() bool { return h.nfs }
+// remembersAbsence reports whether this machine caches the directory of the
+// file, and so may not see yet that another machine created a file in it.
+func (f *sysFile) remembersAbsence() bool { return f.nfs }
 
-// unknownFile reports whether err says that an NFS server does not know the open file any more.
+// unknownFile reports whether err says that an NFS server no longer knows the
+// open file.
 func unknownFile(err error) bool { return errors.Is(err, unix.ESTALE) }
 
-// dup returns another descriptor of what h has opened, which has the same locks.
-func (h handle) dup() (handle, error) {
-	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 0)
-	h.fd = fd
-	return h, err
+// dup returns a copy of f that has a descriptor of its own and shares the
+// locks.
+func (f *sysFile) dup() (*sysFile, error) {
+	fd, err := unix.FcntlInt(uintptr(f.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	c := *f
+	c.fd = fd
+	return &c, nil
 }
 
-// readAt and writeAt read and write what the file begins with.
-func (h handle) readAt(buf []byte) (n int, err error) {
+// readStart reads the beginning of the file.
+func (f *sysFile) readStart(buf []byte) (n int, err error) {
 	err = uninterrupted(func() error {
-		n, err = unix.Pread(h.fd, buf, 0)
+		n, err = unix.Pread(f.fd, buf, 0)
 		return err
 	})
 	return n, err
 }
 
-func (h handle) writeAt(data []byte) error {
+// writeStart writes the beginning of the file.
+func (f *sysFile) writeStart(data []byte) error {
 	return uninterrupted(func() error {
-		n, err := unix.Pwrite(h.fd, data, 0)
+		n, err := unix.Pwrite(f.fd, data, 0)
 		if err == nil && n < len(data) {
 			err = unix.ENOSPC
 		}
@@ -162,7 +194,7 @@ func (h handle) writeAt(data []byte) error {
 	})
 }
 
-// checkFile returns an error if there is something at path that is not a regular file.
+// checkFile returns an error if anything other than a regular file is at path.
 func checkFile(path string) error {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil {
@@ -171,11 +203,11 @@ func checkFile(path string) error {
 	return regular(&st)
 }
 
-// close closes the handle, and with its last copy gives up the locks taken through it.
-func (h handle) close() { unix.Close(h.fd) }
+// close closes the descriptor. Closing its last copy releases the locks.
+func (f *sysFile) close() { unix.Close(f.fd) }
 
-// absolute makes path independent of the working directory. It does not clean it: where
-// a component is a symbolic link, "dir/../file" is not "file".
+// absolute makes path independent of the working directory. It does not clean
+// the path: if dir is a symbolic link, "dir/../file" is not "file".
 func absolute(path string) (string, error) {
 	if path == "" {
 		return "", unix.ENOENT
@@ -187,18 +219,18 @@ func absolute(path string) (string, error) {
 	return wd + "/" + path, err
 }
 
-// pathIdentity tells which file is at path now.
+// pathIdentity returns the identity of the file that is at path now.
 func pathIdentity(path string) (identity, error) {
 	var st unix.Stat_t
 	err := unix.Lstat(path, &st)
-	if err == unix.ENOTDIR { // so no file can be there
+	if err == unix.ENOTDIR { // no file can be there
 		err = unix.ENOENT
 	}
 	return identify(&st), err
 }
 
-// fstat is fstat(2) of an open file, which a remote file system may have forgotten since its name
-// was removed: errStale.
+// fstat calls fstat(2) on an open file. It returns errStale if a remote file
+// system no longer knows the file because its name was removed.
 func fstat(fd int, st *unix.Stat_t) error {
 	err := unix.Fstat(fd, st)
 	if err == unix.ENOENT || err == unix.ESTALE {
@@ -216,19 +248,41 @@ func identify(st *unix.Stat_t) identity {
 	}
 }
 
-// lockError says what an error of a lock call means to the caller.
-func (h handle) lockError(err error) error {
+func (f *sysFile) identity() (identity, error) {
+	var st unix.Stat_t
+	err := fstat(f.fd, &st)
+	return identify(&st), err
+}
+
+// tryLock locks the whole file by flock(2). ErrLocked means that it is held.
+func (f *sysFile) tryLock(m mode) error { return f.lockError(f.flock(flockMode(m) | unix.LOCK_NB)) }
+
+func (f *sysFile) unlock() error { return f.flock(unix.LOCK_UN) }
+
+func flockMode(m mode) int {
+	if m == shared {
+		return unix.LOCK_SH
+	}
+	return unix.LOCK_EX
+}
+
+func (f *sysFile) flock(how int) error {
+	return uninterrupted(func() error { return unix.Flock(f.fd, how) })
+}
+
+// lockError translates an error from a lock call.
+func (f *sysFile) lockError(err error) error {
 	switch err {
 	case nil:
 		return nil
-	case unix.EACCES: // of SMB, that it is held; elsewhere a security module may deny it
-		if h.denies() {
+	case unix.EACCES: // on SMB, the lock is held; elsewhere, a security module may deny it
+		if f.denies() {
 			return err
 		}
 		return ErrLocked
-	case unix.EWOULDBLOCK, unix.EDEADLK: // the latter: NFS and Solaris servers
+	case unix.EWOULDBLOCK, unix.EDEADLK: // EDEADLK comes from NFS and Solaris servers
 		return ErrLocked
-	case unix.ENOLCK: // NFS without a lock daemon; ENOSYS and EOPNOTSUPP match by themselves
+	case unix.ENOLCK: // NFS without a lock daemon; ENOSYS and EOPNOTSUPP already match
 		return &unsupportedError{err}
 	}
 	return err
@@ -239,3 +293,8 @@ type unsupportedError struct{ err error }
 func (e *unsupportedError) Error() string        { return "cannot be locked: " + e.err.Error() }
 func (e *unsupportedError) Unwrap() error        { return e.err }
 func (e *unsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
+
+// tooManyOpen reports whether err says that there are too many open files.
+func tooManyOpen(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}

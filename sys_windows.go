@@ -17,37 +17,44 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// This file is run under Wine. What Wine does not have has not been run so far: locks that keep
-// others from reading, calls that are pending, names that stay until the last handle is closed.
+// This file is tested under Wine. The code for what Wine lacks has not been
+// run: locks that keep other processes from reading, pending calls, and names
+// that stay until the last handle is closed.
 
-// A handle is an open lock file, or an open gate.
-type handle struct {
-	h               windows.Handle
-	id              identity // of what we opened
-	gateAt          uint64   // of a gate: at which byte, if not at gateByte
-	writable, local bool
-	marked          bool // never here: nothing tells whether the file has been renamed
-	foreign         bool // not opened by us
-	whole           bool // locked from the first byte on, see WithWholeFile
+// A sysFile is an open file.
+type sysFile struct {
+	h          windows.Handle
+	id         identity // of a file that this package opened
+	fromCaller bool     // opened by the caller of the package
+	whole      bool     // the lock covers the contents, too; see WithWholeFile
+
+	writable bool
+	local    bool // never set here, nor are the next two
+	knownFS  bool
+	marked   bool
 }
 
-// fileHandle is the handle of a file that the caller of the package opened.
-func fileHandle(h uintptr) handle { return handle{h: windows.Handle(h), foreign: true} }
+// callerFile returns a sysFile for a file that the caller of the package
+// opened.
+func callerFile(h uintptr) *sysFile { return &sysFile{h: windows.Handle(h), fromCaller: true} }
 
-// longestPoll is longer than elsewhere: everybody who waits polls, and a timer costs more.
+// longestPoll is longer than on other systems, because every waiter polls and a
+// timer costs more.
 const longestPoll = 250 * time.Millisecond
 
 var errNotRegular = errors.New("not a regular file")
 
-// openHandle opens the regular file at path. It may be removed and renamed meanwhile.
-func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error) {
+// openFile opens the regular file at path, and creates it if create is set.
+// Other processes may remove and rename the file while it is open.
+func openFile(path string, create bool, perm fs.FileMode) (*sysFile, error) {
 	if err := paths.OfFile(path); err != nil {
-		return h, err
+		return nil, err
 	}
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
-		return h, err
+		return nil, err
 	}
+	f := new(sysFile)
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
 	disposition := uint32(windows.OPEN_EXISTING)
 	if create {
@@ -59,11 +66,11 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 	}
 	attrs |= windows.FILE_FLAG_OPEN_REPARSE_POINT
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		h.h, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, share, nil, disposition, attrs, 0)
-		h.writable = err == nil
+		f.h, err = windows.CreateFile(name, windows.GENERIC_READ|windows.GENERIC_WRITE, share, nil, disposition, attrs, 0)
+		f.writable = err == nil
 		if err == windows.ERROR_ACCESS_DENIED {
 			var readErr error
-			h.h, readErr = windows.CreateFile(name, windows.GENERIC_READ, share, nil, windows.OPEN_EXISTING, attrs, 0)
+			f.h, readErr = windows.CreateFile(name, windows.GENERIC_READ, share, nil, windows.OPEN_EXISTING, attrs, 0)
 			if readErr == nil {
 				err = nil
 			}
@@ -72,34 +79,37 @@ func openHandle(path string, create bool, perm fs.FileMode) (h handle, err error
 			break
 		}
 		if !passing(err, path) || time.Since(begin) > openPatience {
-			if notRegular := checkFile(path); notRegular != nil { // a directory is a file without access
+			if notRegular := checkFile(path); notRegular != nil { // opening a directory is "access denied"
 				err = notRegular
 			}
-			return h, err
+			return nil, err
 		}
 	}
 	var info windows.ByHandleFileInformation
-	kind, err := windows.GetFileType(h.h)
+	kind, err := windows.GetFileType(f.h)
 	if err == nil && kind == windows.FILE_TYPE_DISK {
-		err = windows.GetFileInformationByHandle(h.h, &info)
+		err = windows.GetFileInformationByHandle(f.h, &info)
 	}
 	if err == nil && (kind != windows.FILE_TYPE_DISK || info.FileAttributes&(windows.FILE_ATTRIBUTE_REPARSE_POINT|windows.FILE_ATTRIBUTE_DIRECTORY) != 0) {
 		err = errNotRegular
 	}
 	if err != nil {
-		h.close()
+		f.close()
+		return nil, err
 	}
-	h.id = identify(&info)
-	return h, err
+	f.id = identify(&info)
+	return f, nil
 }
 
-// openPatience is how long to wait for what keeps a file from being opened and passes.
+// openPatience is how long openFile waits while a passing condition keeps it
+// from opening a file.
 const openPatience = 500 * time.Millisecond
 
-// passing reports whether an error of opening the file at path may soon be another: a virus scanner or the like
-// has it open and shares it with nobody, or it has been removed and the name is there until the
-// last handle is closed. In the latter case the error is ERROR_ACCESS_DENIED, even of asking for
-// what the file is, which hardly ever is denied otherwise.
+// passing reports whether err, from opening the file at path, may go away soon.
+// There are two reasons. A virus scanner may have the file open without sharing
+// it. Or the file was removed, and its name remains until the last handle is
+// closed. In that case, even asking for the file's attributes fails with
+// ERROR_ACCESS_DENIED, which hardly ever happens otherwise.
 func passing(err error, path string) bool {
 	switch err {
 	case windows.ERROR_SHARING_VIOLATION, windows.ERROR_DELETE_PENDING:
@@ -111,33 +121,35 @@ func passing(err error, path string) bool {
 	return false
 }
 
-func (h *handle) setLocal() {}
+// classify does nothing: no file system is known to be local here.
+func (f *sysFile) classify() {}
 
-func (h handle) dup() (handle, error) { return h, errors.ErrUnsupported }
+func (f *sysFile) dup() (*sysFile, error) { return nil, errors.ErrUnsupported }
 
-// readAt and writeAt read and write what the file begins with.
-func (h handle) readAt(buf []byte) (int, error) {
+// readStart reads the beginning of the file.
+func (f *sysFile) readStart(buf []byte) (int, error) {
 	var n uint32
-	err := windows.ReadFile(h.h, buf, &n, new(windows.Overlapped))
+	err := windows.ReadFile(f.h, buf, &n, new(windows.Overlapped))
 	if err == windows.ERROR_HANDLE_EOF {
 		err = nil
 	}
 	return int(n), err
 }
 
-func (h handle) writeAt(data []byte) error {
+// writeStart writes the beginning of the file.
+func (f *sysFile) writeStart(data []byte) error {
 	var n uint32
-	err := windows.WriteFile(h.h, data, &n, new(windows.Overlapped))
+	err := windows.WriteFile(f.h, data, &n, new(windows.Overlapped))
 	if err == nil && int(n) < len(data) {
 		err = windows.ERROR_DISK_FULL
 	}
 	return err
 }
 
-// leased reports whether err of opening a file says that somebody has a lease on it.
+// leased reports false: Windows has no leases.
 func leased(error) bool { return false }
 
-// checkFile returns an error if there is something at path that is not a regular file.
+// checkFile returns an error if anything other than a regular file is at path.
 func checkFile(path string) error {
 	info, err := os.Lstat(path)
 	if err == nil && !info.Mode().IsRegular() {
@@ -146,39 +158,51 @@ func checkFile(path string) error {
 	return nil
 }
 
-// close closes the handle, and gives up the locks taken through it.
-func (h handle) close() { windows.CloseHandle(h.h) }
+// close closes the handle, which releases its locks.
+func (f *sysFile) close() { windows.CloseHandle(f.h) }
 
 func absolute(path string) (string, error) {
 	if path == "" {
 		return "", syscall.ENOENT
 	}
 	abs, err := filepath.Abs(path)
-	if paths.OfFile(path) != nil { // which Abs takes away
+	if paths.OfFile(path) != nil { // Abs removes a trailing separator
 		abs = strings.TrimSuffix(abs, `\`) + `\`
 	}
 	return abs, err
 }
 
-// identity does not tell whether the file was removed or changed since it was opened: look at the path.
-func (h handle) identity() (identity, error) { return h.id, nil }
+// identity returns the identity that the file had when it was opened. It does
+// not tell whether the file has been removed or changed since.
+func (f *sysFile) identity() (identity, error) { return f.id, nil }
 
-// device tells file systems apart.
-func (h handle) device() uint64 { return h.id.dev }
+// descriptor returns -1: handles are not file descriptors.
+func (f *sysFile) descriptor() int { return -1 }
 
-// removing reports whether the file's name is to go, and remains until the last handle is closed. Until then what is at
-// the path cannot be opened, not even to see which file it is.
-func (h handle) removing() bool {
+// isFile reports whether id is the identity of the file.
+func (f *sysFile) isFile(id identity) bool { return f.id.sameFile(id) }
+
+// device returns a number that tells file systems apart.
+func (f *sysFile) device() uint64 { return f.id.dev }
+
+// number returns the index of the file.
+func (f *sysFile) number() uint64 { return f.id.ino }
+
+// removing reports whether the file has been removed but keeps its name until
+// the last handle is closed. Until then, the path cannot be opened, not even to
+// see which file is there.
+func (f *sysFile) removing() bool {
 	var info struct { // FILE_STANDARD_INFO
 		allocationSize, endOfFile int64
 		numberOfLinks             uint32
 		deletePending, directory  bool
 	}
-	err := windows.GetFileInformationByHandleEx(h.h, windows.FileStandardInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
+	err := windows.GetFileInformationByHandleEx(f.h, windows.FileStandardInfo, (*byte)(unsafe.Pointer(&info)), uint32(unsafe.Sizeof(info)))
 	return err == nil && info.deletePending
 }
 
-// identify takes the file's 64-bit index. That of a file on ReFS has 128 bits, of which these are a part.
+// identify uses the 64-bit index of the file. On ReFS, the index has 128 bits,
+// and these are a part of it.
 func identify(info *windows.ByHandleFileInformation) identity {
 	return identity{
 		dev:   uint64(info.VolumeSerialNumber),
@@ -187,7 +211,7 @@ func identify(info *windows.ByHandleFileInformation) identity {
 	}
 }
 
-// pathIdentity tells which file is at path now.
+// pathIdentity returns the identity of the file that is at path now.
 func pathIdentity(path string) (identity, error) {
 	name, err := windows.UTF16PtrFromString(path)
 	if err != nil {
@@ -205,40 +229,52 @@ func pathIdentity(path string) (identity, error) {
 	return identify(&info), err
 }
 
-// Locks in Windows are mandatory: a locked byte cannot be read through other handles. So it is
-// one that no file reaches, and the gate is the one after it. A lock of the whole file includes the former, and
-// not the latter.
-const lockByte, gateByte = 1 << 62, 1<<62 + 1
+// Locks on Windows are mandatory: other handles cannot read or write a locked
+// byte. So the lock of a file is on lockByte, which is beyond the end of any
+// file. Byte locks are on the bytes after it. A lock of the whole file includes
+// lockByte, but not the bytes after it.
+const (
+	lockByte = 1 << 62
+
+	byteLocks = true
+	farByte   = lockByte + 1
+
+	// locksStack says that a second lock on a handle is added to the first
+	// one, instead of replacing it.
+	locksStack = true
+)
 
 // A span is n bytes of a file.
 type span struct{ offset, n uint64 }
 
-func (h handle) lockSpan() span {
-	if h.whole {
+func (f *sysFile) lockSpan() span {
+	if f.whole {
 		return span{0, lockByte + 1}
 	}
 	return span{lockByte, 1}
 }
 
-func (h handle) gateSpan() span { return span{max(h.gateAt, gateByte), 1} }
+func byteSpan(at int64) span { return span{uint64(at), 1} }
 
-func (h *handle) lockWhole() { h.whole = true }
+// lockWhole makes the lock include the contents of the file.
+func (f *sysFile) lockWhole() { f.whole = true }
 
-func byteAt(offset uint64) *windows.Overlapped {
+func overlappedAt(offset uint64) *windows.Overlapped {
 	return &windows.Overlapped{Offset: uint32(offset), OffsetHigh: uint32(offset >> 32)}
 }
 
-func (h handle) trySpan(s span, m hold) error {
+func (f *sysFile) trySpan(s span, m mode) error {
 	flags := uint32(windows.LOCKFILE_FAIL_IMMEDIATELY)
 	if m == exclusive {
 		flags |= windows.LOCKFILE_EXCLUSIVE_LOCK
 	}
-	at := byteAt(s.offset)
-	if !h.foreign {
-		return h.lockError(windows.LockFileEx(h.h, flags, 0, uint32(s.n), uint32(s.n>>32), at))
+	at := overlappedAt(s.offset)
+	if !f.fromCaller {
+		return f.lockError(windows.LockFileEx(f.h, flags, 0, uint32(s.n), uint32(s.n>>32), at))
 	}
-	// The file may have been opened for overlapped calls. The lowest bit keeps the result from
-	// the Go runtime, which did not make the call.
+	// The file may have been opened for overlapped calls. The low bit of
+	// the event keeps the result from the Go runtime, which did not make
+	// the call.
 	event, err := windows.CreateEvent(nil, 1, 0, nil)
 	if err != nil {
 		return err
@@ -248,20 +284,20 @@ func (h handle) trySpan(s span, m hold) error {
 	var pinner runtime.Pinner
 	pinner.Pin(at)
 	defer pinner.Unpin()
-	err = windows.LockFileEx(h.h, flags, 0, uint32(s.n), uint32(s.n>>32), at)
-	if err == windows.ERROR_IO_PENDING { // on its way, but not waiting for the lock
+	err = windows.LockFileEx(f.h, flags, 0, uint32(s.n), uint32(s.n>>32), at)
+	if err == windows.ERROR_IO_PENDING { // under way, but not waiting for the lock
 		var n uint32
-		err = windows.GetOverlappedResult(h.h, at, &n, true)
+		err = windows.GetOverlappedResult(f.h, at, &n, true)
 	}
-	return h.lockError(err)
+	return f.lockError(err)
 }
 
-func (h handle) unlockSpan(s span) error {
-	return windows.UnlockFileEx(h.h, 0, uint32(s.n), uint32(s.n>>32), byteAt(s.offset))
+func (f *sysFile) unlockSpan(s span) error {
+	return windows.UnlockFileEx(f.h, 0, uint32(s.n), uint32(s.n>>32), overlappedAt(s.offset))
 }
 
-// lockError says what an error of a lock call means to the caller.
-func (handle) lockError(err error) error {
+// lockError translates an error from a lock call.
+func (f *sysFile) lockError(err error) error {
 	switch err {
 	case windows.ERROR_LOCK_VIOLATION:
 		return ErrLocked
@@ -271,60 +307,53 @@ func (handle) lockError(err error) error {
 	return err
 }
 
-func (h handle) tryLock(m hold) error {
-	if h.foreign { // a second lock would not replace the first, as it does on other systems
-		if err := h.unlock(); err != nil {
-			return h.lockError(err)
+// tryLock locks the file. ErrLocked means that it is held.
+func (f *sysFile) tryLock(m mode) error {
+	if f.fromCaller { // a second lock would not replace the first, as it does on other systems
+		if err := f.unlock(); err != nil {
+			return f.lockError(err)
 		}
 	}
-	return h.trySpan(h.lockSpan(), m)
+	return f.trySpan(f.lockSpan(), m)
 }
 
-// unlock succeeds also if h is not locked, as on other systems.
-func (h handle) unlock() error {
-	err := h.unlockSpan(h.lockSpan())
-	if err == windows.ERROR_NOT_LOCKED || err == windows.ERROR_LOCK_VIOLATION { // the latter is Wine's
+// unlock also succeeds if f is not locked, as on other systems.
+func (f *sysFile) unlock() error {
+	err := f.unlockSpan(f.lockSpan())
+	if err == windows.ERROR_NOT_LOCKED || err == windows.ERROR_LOCK_VIOLATION { // Wine returns the latter
 		err = nil
 	}
 	return err
 }
 
-func (*lockFile) acquireKnown(hold, time.Duration) bool       { return false }
-func (*lockFile) isNamed() bool                               { return false }
-func (h handle) unlockLocal() bool                            { return false }
-func (h handle) waitLock(context.Context, hold, func()) error { return errCannotWait }
+func (f *sysFile) tryLockUnchanged(mode, int64) bool { return false }
+func (f *sysFile) tryLockNamed(mode, []byte) bool    { return false }
+func (f *sysFile) isNamed([]byte) bool               { return false }
+func (f *sysFile) unlockRaw() bool                   { return false }
 
-// The gate is a byte of the lock file.
-func (h handle) gateInFile() bool { return true }
+func (f *sysFile) waitLock(context.Context, mode, func()) (abandoned bool, err error) {
+	return false, errCannotWait
+}
 
-func (handle) remembersAbsence() bool { return false }
+// bytesApart reports whether byte locks of the file and its lock do not see
+// each other.
+func (f *sysFile) bytesApart() bool { return true }
+
+func (f *sysFile) remembersAbsence() bool { return false }
 
 func unknownFile(error) bool { return false }
 
-func (h *handle) gateFor(handle) {}
+// tryByte locks a byte. ErrLocked means that it is held.
+func (f *sysFile) tryByte(at int64, m mode) error { return f.trySpan(byteSpan(at), m) }
 
-func (h handle) tryGate(m hold) error                         { return h.trySpan(h.gateSpan(), m) }
-func (h handle) waitGate(context.Context, hold, func()) error { return errCannotWait }
-func (h handle) leaveGate() error                             { return h.unlockSpan(h.gateSpan()) }
-
-// roles returns handles for the three locks of a semaphore's gate file h, see semGate: bytes after
-// that of a gate.
-func (h handle) roles(string, fs.FileMode) (use, waiting, collect handle, err error) {
-	use, waiting, collect = h, h, h
-	use.gateAt, waiting.gateAt, collect.gateAt = gateByte+1, gateByte+2, gateByte+3
-	return use, waiting, collect, nil
+func (f *sysFile) waitByte(context.Context, int64, mode, func()) (abandoned bool, err error) {
+	return false, errCannotWait
 }
 
-// closeRole gives up a lock of a semaphore's gate, but for use.
-func (h handle) closeRole() { h.leaveGate() }
+func (f *sysFile) unlockByte(at int64) error { return f.unlockSpan(byteSpan(at)) }
 
-// shareGate turns an exclusive gate lock to a shared one: of two locks, the exclusive one is
-// unlocked first.
-func (h handle) shareGate() error {
-	err := h.tryGate(shared)
-	h.leaveGate()
-	return err
-}
+// byteTaken cannot tell, so known is false. The caller finds out by trying.
+func (f *sysFile) byteTaken(int64, mode) (taken, known bool) { return false, false }
 
-// gateTaken reports whether somebody else stands at the gate in a mode that excludes m.
-func (h handle) gateTaken(m hold) bool { return h.askGate(m) }
+// tooManyOpen reports whether err says that there are too many open files.
+func tooManyOpen(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_OPEN_FILES) }

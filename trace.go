@@ -6,36 +6,41 @@ import (
 	"time"
 )
 
-// A Trace is a set of hooks that tell what happens to a lock, see [WithTrace]. Any of them may be nil.
+// A Trace is a set of hooks that report what happens to a lock; see
+// [WithTrace]. Any hook may be nil.
 //
-// They are called by the goroutine that locks or unlocks, with nothing held but what it has
-// locked itself: so a hook may do what it likes, but what it does takes that goroutine's time. Hooks
-// can be called by several goroutines at once. They must not panic: what they were told is locked, would stay so,
-// and nobody would know. A Try that fails, and a [FileRMutex] that its owner has locked by the same object already,
-// call none.
+// A hook runs on the goroutine that locks or unlocks, and delays it. That
+// goroutine holds no lock other than those that it acquired itself, so a hook
+// may use this package. Several goroutines may call a hook at once. A hook must
+// not panic, or the lock that it reports would stay locked.
+//
+// A failed Try calls no hook. Neither does locking a [FileRMutex] that its
+// owner has already locked through the same object. But if goroutines of one
+// owner wait for it together, each of them calls Acquired, and only the last
+// Unlock calls Released.
 type Trace struct {
 	// WaitStart is called when a call has to wait.
 	WaitStart func(TraceInfo)
-	// Acquired is called when a call has got what it wanted, after a wait of the given time,
-	// which is 0 if it did not wait.
+	// Acquired is called when a call has acquired the lock. It waited for
+	// the given time, which is 0 if it did not have to wait.
 	Acquired func(info TraceInfo, waited time.Duration)
-	// Abandoned is called when a call ends its wait with an error.
+	// Abandoned is called when a wait ends with an error.
 	Abandoned func(info TraceInfo, waited time.Duration, err error)
-	// Released is called after the release of what was held for the given time. Of several
-	// readers of one object, or units of one semaphore, it is not known which one is
-	// released; the time is that of the one that was acquired first.
+	// Released is called after a release, with the time that the lock was
+	// held. If several readers of one object hold the lock, or several
+	// units of a semaphore are held, the time is that of the oldest hold.
 	Released func(info TraceInfo, held time.Duration)
 }
 
-// A TraceInfo says what a hook of a [Trace] is about.
+// A TraceInfo describes the call that a hook of a [Trace] reports.
 type TraceInfo struct {
-	Path   string // what the lock was made with
-	Shared bool   // a read lock
-	Units  int64  // of a semaphore; otherwise 1
+	Path   string // as passed to the constructor
+	Shared bool   // whether it is a read lock
+	Units  int64  // number of units of a semaphore; otherwise 1
 }
 
-// WithTrace makes the lock call the hooks of t, which must not change afterwards. Several locks
-// can have the same t.
+// WithTrace makes the lock call the hooks of t, which must not change
+// afterward. Several locks may share one t.
 func WithTrace(t *Trace) Option { return func(o *options) { o.trace = t } }
 
 // A tracer calls the hooks of a Trace for one lock.
@@ -44,11 +49,11 @@ type tracer struct {
 	path  string
 
 	mu    sync.Mutex
-	holds []traced // what is held, the oldest first, after ended ones
-	ended int      // how many of holds
+	holds []traced // oldest first; those before index ended are over
+	ended int
 }
 
-// A traced is some units that were acquired together.
+// traced records that a number of units were acquired together.
 type traced struct {
 	since time.Time
 	units int64
@@ -62,32 +67,33 @@ func newTracer(t *Trace, path string) *tracer {
 	return &tracer{hooks: t, path: path}
 }
 
-// errInner: a lock was had that its owner held already, by the same object.
-var errInner = errors.New("interlock: held already")
-
-// acquire calls lock, which may wait if its argument says so. To try first overtakes nobody: a
-// try fails if anybody waits.
-func (t *tracer) acquire(shared bool, units int64, wait bool, lock func(wait bool) error) error {
+// acquire calls lock as a try. If that fails with [ErrLocked] and try is not
+// set, it calls lock again, to wait. The first call overtakes no waiter,
+// because a try fails if there is one.
+//
+// lock reports whether the hold is a new one, rather than one more of an owner
+// that holds the lock already.
+func (t *tracer) acquire(shared bool, units int64, try bool, lock func(try bool) (isNew bool, err error)) error {
 	info := TraceInfo{t.path, shared, units}
-	err := lock(false)
-	if err == nil {
+	isNew, err := lock(true)
+	if err == nil && isNew {
 		t.hold(units)
 		t.acquired(info, 0)
 	}
-	if !wait || !errors.Is(err, ErrLocked) {
+	if try || !errors.Is(err, ErrLocked) {
 		return err
 	}
 	if t.hooks.WaitStart != nil {
 		t.hooks.WaitStart(info)
 	}
 	begin := time.Now()
-	err = lock(true)
+	isNew, err = lock(false)
 	waited := time.Since(begin)
 	switch {
 	case err == nil:
-		t.hold(units)
-		t.acquired(info, waited)
-	case err == errInner:
+		if isNew {
+			t.hold(units)
+		}
 		t.acquired(info, waited)
 	case t.hooks.Abandoned != nil:
 		t.hooks.Abandoned(info, waited, err)
@@ -95,9 +101,9 @@ func (t *tracer) acquire(shared bool, units int64, wait bool, lock func(wait boo
 	return err
 }
 
-// hold notes when units were acquired.
+// hold records that units were acquired now.
 func (t *tracer) hold(units int64) {
-	if units == 0 { // which nobody releases
+	if units == 0 { // no release would end it
 		return
 	}
 	now := time.Now()
@@ -116,7 +122,8 @@ func (t *tracer) acquired(info TraceInfo, waited time.Duration) {
 	}
 }
 
-// end returns how long units that are about to be released were held. t may be nil.
+// end returns how long the units that the caller is about to release were held.
+// t may be nil.
 func (t *tracer) end(units int64) (held time.Duration) {
 	if t != nil {
 		held = t.endHolds(units)

@@ -1,6 +1,0 @@
-//go:build !race
-
-package interlock
-
-func raceAcquire(handle) {}
-func raceRelease(handle) {}
