@@ -15,32 +15,34 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
-// Speed is asserted as a ratio to what the bare system calls take in the same run, the median of
-// many; and since the machine may be busy, only eight misses running are a failure, some seconds apart.
+// These benchmarks compare times to those of plain system calls in the same
+// run, and fail if a ratio exceeds its limit. The machine may be busy, so a
+// limit is exceeded only if eight measurements, with growing pauses, exceed it.
 
-// atMost reports the ratio that measure returns, and fails if it is over the limit.
+// atMost reports the result of measure, and fails if that exceeds the limit.
 func atMost(b *testing.B, limit float64, unit string, measure func() float64) {
 	b.Helper()
-	var ratio float64
+	var x float64
 	for miss := range 8 {
 		time.Sleep(time.Duration(miss) * time.Second)
-		ratio = measure()
-		b.ReportMetric(ratio, unit)
-		b.ReportMetric(0, "ns/op") // of one measurement, which tells nothing
-		if ratio <= limit {
+		x = measure()
+		b.ReportMetric(x, unit)
+		b.ReportMetric(0, "ns/op") // of a single measurement, which means nothing
+		if x <= limit {
 			return
 		}
-		b.Logf("%.2f %s", ratio, unit)
+		b.Logf("%.2f %s", x, unit)
 	}
-	b.Errorf("%.2f %s, want at most %.2f", ratio, unit, limit)
+	b.Errorf("%.2f %s, want at most %.2f", x, unit, limit)
 }
 
-// byTurns returns a measure for [atMost]: the median of the ratios of what n calls take, run by turns
-// so that the noise of the machine meets both.
+// byTurns returns a function for [atMost] that measures ours and base in turns,
+// so that other load affects both. Its result is the median of the ratios.
 func byTurns(ours, base func(n int) time.Duration) func() float64 {
 	const turns, n = 101, 1000
 	return func() float64 {
@@ -60,6 +62,7 @@ func median[T float64 | time.Duration](s []T) T {
 	return s[len(s)/2]
 }
 
+// timed returns a function that measures how long n calls of f take.
 func timed(f func()) func(n int) time.Duration {
 	return func(n int) time.Duration {
 		begin := time.Now()
@@ -70,7 +73,8 @@ func timed(f func()) func(n int) time.Duration {
 	}
 }
 
-// barePair is two flock(2) calls on a descriptor of its own.
+// barePair returns a function that locks and unlocks by flock(2), on a
+// descriptor of its own.
 func barePair(b *testing.B, path string) func() {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -88,15 +92,16 @@ func BenchmarkUncontended(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	const unit = "×two-flock-calls"
-	// All anew for each measurement: where in memory it lies makes some hundredths, for as long as it lies there.
+	// Each measurement has its own lock: the result depends by a few percent on
+	// where in memory it is.
 	begin := func(b *testing.B) (*FileRWMutex, func(int) time.Duration) {
 		m := Must(NewFileRWMutex(filepath.Join(b.TempDir(), "lock")))
 		settle(m)
 		return m, timed(barePair(b, filepath.Join(b.TempDir(), "bare")))
 	}
-	limit := 1.6 // 1.48 to 1.57, by machine and by where the linker puts the code
+	limit := 1.6 // 1.48 to 1.57 were measured, depending on the machine and the linker
 	m, _ := begin(b)
-	if !m.file.marked { // it looks at the path each time
+	if !m.file.file.marked { // every Lock looks at the path
 		limit = 3.5
 	}
 	m.Close()
@@ -132,7 +137,8 @@ func noAllocs(b *testing.B, f func()) {
 	}
 }
 
-// Eight goroutines on one object, against eight descriptors on blocking flock(2).
+// Eight goroutines contend for one FileRWMutex. The base is eight goroutines
+// that block in flock(2), each with its own descriptor.
 func BenchmarkContended(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "lock")
 	m := Must(NewFileRWMutex(path))
@@ -148,16 +154,18 @@ func BenchmarkContended(b *testing.B) {
 	))
 }
 
-// together times n calls of f on each of eight goroutines.
+// together measures how long n calls of f on each of eight goroutines take.
 func together(n int, f func(i int)) time.Duration {
 	var wg sync.WaitGroup
 	begin := time.Now()
 	for i := range 8 {
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			for range n {
 				f(i)
 			}
-		})
+		}()
 	}
 	wg.Wait()
 	return time.Since(begin)
@@ -168,16 +176,17 @@ func init() {
 	children["busy"] = busy
 }
 
-// now is a time that processes have in common, in ns.
+// now returns the time in nanoseconds, on a clock that all processes share.
 func now() int64 {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return ts.Nano()
 }
 
-// bareOrOwn is a lock by plain flock(2), or one of ours.
+// bareOrOwn returns a lock by flock(2) if kind is "bare", and otherwise one of
+// this package.
 func bareOrOwn(kind, path string) (lock, unlock func()) {
-	// A context that can end, without the vet that it must.
+	// The context can end, and go vet does not insist that it does.
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	_ = cancel
 	switch kind {
@@ -186,14 +195,15 @@ func bareOrOwn(kind, path string) (lock, unlock func()) {
 		return func() { Must(0, m.LockContext(ctx)) }, m.Unlock
 	case "semaphore":
 		s := Must(NewFileSemaphore(path, 4))
-		s.TryAcquire(3) // by the first who comes, so that there is one for all
+		s.TryAcquire(3) // by the first process, so that one unit is left for all
 		return func() { Must(0, s.Acquire(ctx, 1)) }, func() { s.Release(1) }
 	}
 	f := Must(os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600))
 	return func() { unix.Flock(int(f.Fd()), unix.LOCK_EX) }, func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) }
 }
 
-// handoff takes the lock for every line it reads, and prints when it had it.
+// handoff locks for every line of the input, and prints the time at which it
+// had the lock.
 func handoff(args []string) {
 	lock, unlock := bareOrOwn(args[0], args[1])
 	fmt.Println("ready")
@@ -205,10 +215,10 @@ func handoff(args []string) {
 	}
 }
 
-// From unlock in one process to the lock in another that waits for it.
+// The time from an unlock to the return of a lock call in another process.
 func BenchmarkHandoff(b *testing.B) { handoffBenchmark(b, 1.5, "own") }
 
-// handoffBenchmark compares a lock of ours to flock(2).
+// handoffBenchmark compares a lock of this package to flock(2).
 func handoffBenchmark(b *testing.B, limit float64, own string) {
 	type pair struct {
 		lock, unlock func()
@@ -242,7 +252,7 @@ func handoffBenchmark(b *testing.B, limit float64, own string) {
 	})
 }
 
-// From cancel to the return of a wait in the kernel.
+// The time from a cancel to the return of the call that waits in the kernel.
 func BenchmarkCancel(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "lock")
 	holder, m := Must(NewFileRWMutex(path)), Must(NewFileRWMutex(path))
@@ -270,7 +280,8 @@ func BenchmarkCancel(b *testing.B) {
 	})
 }
 
-// busy contends for the lock with eight goroutines, without a pause, until its input ends.
+// busy locks and unlocks without pause on eight goroutines, until it reads a
+// line.
 func busy(args []string) {
 	var wg sync.WaitGroup
 	var stop atomic.Bool
@@ -279,12 +290,14 @@ func busy(args []string) {
 		if args[0] == "bare" {
 			lock, unlock = bareOrOwn(args[0], args[1])
 		}
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			for !stop.Load() {
 				lock()
 				unlock()
 			}
-		})
+		}()
 	}
 	fmt.Println("ready")
 	bufio.NewReader(os.Stdin).ReadString('\n')
@@ -292,11 +305,10 @@ func busy(args []string) {
 	wg.Wait()
 }
 
-// How long a process waits for its turn while eight goroutines of another contend for the lock.
+// How long a process waits while eight goroutines of another one contend for
+// the lock.
 func BenchmarkWaitBesideContention(b *testing.B) {
-	if testing.Short() {
-		b.Skip("takes long")
-	}
+	longtest.Skip(b)
 	for _, contenders := range []string{"bare", "own"} {
 		for _, kind := range []string{"bare", "own"} {
 			b.Run(kind+" waits for "+contenders, func(b *testing.B) {

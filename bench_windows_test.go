@@ -12,16 +12,18 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// What polling costs, in time and in work. The machine may be busy, so only five misses running are
-// a failure.
+// These benchmarks measure what polling costs, in delay and in CPU time. The
+// machine may be busy, so a limit is exceeded only if five measurements exceed
+// it.
 
+// atMost reports the result of measure, and fails if that exceeds the limit.
 func atMost(b *testing.B, limit float64, unit string, measure func() float64) {
 	b.Helper()
 	var x float64
 	for range 5 {
 		x = measure()
 		b.ReportMetric(x, unit)
-		b.ReportMetric(0, "ns/op") // of one measurement, which tells nothing
+		b.ReportMetric(0, "ns/op") // of a single measurement, which means nothing
 		if x <= limit {
 			return
 		}
@@ -30,9 +32,9 @@ func atMost(b *testing.B, limit float64, unit string, measure func() float64) {
 	b.Errorf("%.2f %s, want at most %.2f", x, unit, limit)
 }
 
-// From an unlock to the return of who waits for it, and has waited for a while. Who has waited for long polls
-// seldom: for that there is no limit.
-func BenchmarkHandOver(b *testing.B) {
+// The time from an unlock to the return of a lock call that has waited for a
+// while. A call that has waited for long polls rarely, so it has no limit.
+func BenchmarkHandoff(b *testing.B) {
 	for held, limit := range map[time.Duration]float64{
 		time.Millisecond: 2, 10 * time.Millisecond: 2, 30 * time.Millisecond: 2, time.Second: math.Inf(1),
 	} {
@@ -60,7 +62,7 @@ func BenchmarkHandOver(b *testing.B) {
 
 func init() { children["idler"] = idler }
 
-// idler waits for a lock, and tells for each line that it gets how long it has worked.
+// idler waits for a lock. For each line of the input it prints its CPU time.
 func idler(args []string) {
 	m := Must(NewFileRWMutex(args[0]))
 	go m.Lock()
@@ -75,7 +77,7 @@ func idler(args []string) {
 	}
 }
 
-// A process that has waited for some seconds.
+// The CPU time of a process that has waited for some seconds.
 func BenchmarkIdleWaiter(b *testing.B) {
 	path := lockPath(b)
 	m := newMutex(b, path)

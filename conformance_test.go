@@ -8,10 +8,11 @@ import (
 	"github.com/interlock-go/interlock/locktest"
 )
 
-// The suite of package locktest, whose own tests run it too, but not as if the system were poorer
-// than it is (INTERLOCK_TEST), and not on NFS.
+// The tests of package locktest run the suite, too, but not on NFS, and not
+// with the environment variable INTERLOCK_TEST, which limits what the system
+// can do.
 
-var conforming = locktest.Locks{
+var locks = locktest.Locks{
 	RWMutex: func(name string) (locktest.RWMutex, error) { return interlock.NewFileRWMutex(name) },
 	RMutex:  func(name string) (locktest.RMutex, error) { return interlock.NewFileRMutex(name) },
 	Semaphore: func(name string, size int64) (locktest.Semaphore, error) {
@@ -19,11 +20,11 @@ var conforming = locktest.Locks{
 	},
 }
 
-func init() { interlock.MainOfConformance = func() { locktest.Main(conforming) } }
+func init() { interlock.MainOfConformance = func() { locktest.Main(locks) } }
 
 func TestConformance(t *testing.T) {
 	if os.Getenv("INTERLOCK_TEST") == "" && os.Getenv("INTERLOCK_NFS") == "" {
-		t.Skip("package locktest runs it")
+		t.Skip("package locktest runs this suite")
 	}
-	locktest.Test(t, conforming)
+	locktest.Test(t, locks)
 }

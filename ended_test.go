@@ -10,7 +10,7 @@ import (
 // An oddContext ends with an error that cannot be compared, not even to itself.
 type oddContext struct{ context.Context }
 
-type oddError struct{ why []error }
+type oddError struct{ causes []error }
 
 func (oddError) Error() string { return "odd" }
 
@@ -21,7 +21,8 @@ func (c oddContext) Err() error {
 	return nil
 }
 
-// The error of a wait that ends is the context's, whatever that is.
+// A wait that ends with its context returns the context's error, whatever it
+// is.
 func TestContextWhoseErrorCannotBeCompared(t *testing.T) {
 	path, name := lockPath(t), semName(t)
 	holder, m, r := newMutex(t, path), newMutex(t, path), newRMutex(t, path)
@@ -31,27 +32,27 @@ func TestContextWhoseErrorCannotBeCompared(t *testing.T) {
 	defer f.Close()
 	holder.Lock()
 	wantTry(t, user, 1, true)
-	for what, call := range map[string]func(context.Context) error{
-		"LockContext":             m.LockContext,
-		"RLockContext":            m.RLockContext,
-		"FileRMutex":              func(ctx context.Context) error { return r.LockContext(ctx, NewOwner()) },
-		"Do":                      func(ctx context.Context) error { return r.Do(ctx, nil) },
-		"Acquire":                 func(ctx context.Context) error { return s.Acquire(ctx, 2) },
-		"Acquire more than there": func(ctx context.Context) error { return s.Acquire(ctx, 3) },
-		"Lock":                    func(ctx context.Context) error { return Lock(ctx, f) },
-		"RLock":                   func(ctx context.Context) error { return RLock(ctx, f) },
+	for name, call := range map[string]func(context.Context) error{
+		"LockContext":            m.LockContext,
+		"RLockContext":           m.RLockContext,
+		"FileRMutex.LockContext": func(ctx context.Context) error { return r.LockContext(ctx, NewOwner()) },
+		"FileRMutex.Do":          func(ctx context.Context) error { return r.Do(ctx, nil) },
+		"Acquire":                func(ctx context.Context) error { return s.Acquire(ctx, 2) },
+		"Acquire more than size": func(ctx context.Context) error { return s.Acquire(ctx, 3) },
+		"Lock":                   func(ctx context.Context) error { return Lock(ctx, f) },
+		"RLock":                  func(ctx context.Context) error { return RLock(ctx, f) },
 	} {
 		for _, wait := range []time.Duration{0, 5 * time.Millisecond} {
-			for waiters := range 3 { // where they are in the queue, or whom they follow
+			for others := range 3 { // so that the call leads or is queued
 				ctx, cancel := context.WithTimeout(t.Context(), wait)
-				odd := oddContext{ctx}
 				var all []<-chan error
-				for range waiters + 1 {
-					all = append(all, start(func() error { return call(odd) }))
+				for range others + 1 {
+					all = append(all, start(func() error { return call(oddContext{ctx}) }))
 				}
 				for _, done := range all {
-					if err := finish(t, done); !isOdd(err) {
-						t.Errorf("%s: %v", what, err)
+					err := finish(t, done)
+					if _, ok := err.(oddError); !ok {
+						t.Errorf("%s: %v", name, err)
 					}
 				}
 				cancel()
@@ -60,9 +61,4 @@ func TestContextWhoseErrorCannotBeCompared(t *testing.T) {
 	}
 	holder.Unlock()
 	user.Release(1)
-}
-
-func isOdd(err error) bool {
-	_, is := err.(oddError)
-	return is
 }

@@ -3,6 +3,7 @@
 package interlock_test
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,26 +12,60 @@ import (
 	"github.com/interlock-go/interlock"
 )
 
-// Who waits long, and for whom, in the log.
-func ExampleWithTrace() {
-	name := filepath.Join(tempDir(), "app.lock")
+func ExampleHolders() {
+	path := filepath.Join(tempDir(), "app.lock")
+	mu := interlock.Must(interlock.NewFileRWMutex(path))
+	mu.Lock()
+	defer mu.Unlock()
+
+	holders, err := interlock.Holders(path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, h := range holders {
+		fmt.Println("this process:", h.PID == os.Getpid(), "waits:", h.Waiting)
+	}
+	// Output: this process: true waits: false
+}
+
+func ExampleHolder() {
+	describe := func(h interlock.Holder) string {
+		verb := "holds"
+		if h.Waiting {
+			verb = "waits for"
+		}
+		mode := "exclusive"
+		if h.Shared {
+			mode = "shared"
+		}
+		return fmt.Sprintf("process %d (%s) %s a lock that is %s", h.PID, h.Command, verb, mode)
+	}
+	fmt.Println(describe(interlock.Holder{PID: 42, Command: "backup", Shared: true}))
+	// Output: process 42 (backup) holds a lock that is shared
+}
+
+// A log can say which process a call waits for, and which waits are long.
+func ExampleTrace() {
+	path := filepath.Join(tempDir(), "app.lock")
 	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey || a.Key == "waited" || a.Key == "path" || a.Key == "pid" {
-			return slog.Attr{} // which differ from run to run
+		switch a.Key {
+		case slog.TimeKey, "waited", "path", "pid":
+			return slog.Attr{} // omitted because these differ between runs
 		}
 		return a
 	}}))
-	holder := interlock.Must(interlock.NewFileRWMutex(name)) // in real life, in another process
-	holder.Lock()
+	other := interlock.Must(interlock.NewFileRWMutex(path)) // usually, in another process
+	other.Lock()
 	trace := &interlock.Trace{
 		WaitStart: func(lock interlock.TraceInfo) {
-			holders, _ := interlock.Holders(lock.Path) // none where the system does not tell
+			holders, _ := interlock.Holders(lock.Path)
 			for _, h := range holders {
 				if !h.Waiting {
 					log.Info("waiting", "path", lock.Path, "pid", h.PID, "me", h.PID == os.Getpid())
 				}
 			}
-			time.AfterFunc(50*time.Millisecond, holder.Unlock) // so here it has been waited for
+			time.AfterFunc(50*time.Millisecond, other.Unlock) // for this example
 		},
 		Acquired: func(lock interlock.TraceInfo, waited time.Duration) {
 			if waited > 10*time.Millisecond {
@@ -38,7 +73,7 @@ func ExampleWithTrace() {
 			}
 		},
 	}
-	mu := interlock.Must(interlock.NewFileRWMutex(name, interlock.WithTrace(trace)))
+	mu := interlock.Must(interlock.NewFileRWMutex(path, interlock.WithTrace(trace)))
 	mu.Lock()
 	mu.Unlock()
 	// Output:

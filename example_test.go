@@ -11,173 +11,120 @@ import (
 	"github.com/interlock-go/interlock"
 )
 
+// tempDir returns a new directory for the lock files of an example.
 func tempDir() string { return interlock.Must(os.MkdirTemp("", "interlock-example-*")) }
 
 func Example() {
 	mu, err := interlock.NewFileRWMutex(filepath.Join(tempDir(), "app.lock"))
 	if err != nil {
-		fmt.Println(err) // the file cannot be opened or created
+		fmt.Println(err)
 		return
 	}
 	defer mu.Close()
 
 	mu.Lock()
-	fmt.Println("alone on this machine")
+	fmt.Println("no other process holds the lock")
 	mu.Unlock()
-	// Output: alone on this machine
+	// Output: no other process holds the lock
 }
 
-// A request that has a deadline waits no longer than that.
-func ExampleFileRWMutex_LockContext() {
-	path := filepath.Join(tempDir(), "app.lock")
-	other := interlock.Must(interlock.NewFileRWMutex(path)) // in real life, in another process
-	other.Lock()
-
-	mu := interlock.Must(interlock.NewFileRWMutex(path))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
-	defer cancel()
-	err := mu.LockContext(ctx)
-	fmt.Println(err)
-	// Output: context deadline exceeded
-}
-
-// A job that need not run twice does not wait.
-func ExampleFileRWMutex_TryLockContext() {
-	path := filepath.Join(tempDir(), "job.lock")
-	other := interlock.Must(interlock.NewFileRWMutex(path))
-	other.Lock()
-
-	mu := interlock.Must(interlock.NewFileRWMutex(path))
-	switch err := mu.TryLockContext(context.Background()); {
-	case errors.Is(err, interlock.ErrLocked):
-		fmt.Println("runs already")
-	case err != nil:
-		fmt.Println(err)
-	default:
-		defer mu.Unlock()
-		fmt.Println("runs")
-	}
-	// Output: runs already
-}
-
-func ExampleFileRWMutex_RLock() {
-	mu := interlock.Must(interlock.NewFileRWMutex(filepath.Join(tempDir(), "config.lock")))
-	defer mu.Close()
-
-	mu.RLock()
-	fmt.Println("other readers too:", mu.TryRLock(), "and a writer:", mu.TryLock())
-	mu.RUnlock()
-	mu.RUnlock()
-	// Output: other readers too: true and a writer: false
-}
-
-// Locked functions that call each other pass on who they are by the context.
-func ExampleFileRMutex_Do() {
-	mu := interlock.Must(interlock.NewFileRMutex(filepath.Join(tempDir(), "account.lock")))
-	defer mu.Close()
-
-	withdraw := func(ctx context.Context) error {
-		return mu.Do(ctx, func(ctx context.Context) error {
-			o, _ := interlock.OwnerFromContext(ctx)
-			fmt.Println("withdraw, locked", mu.Depth(o), "times")
-			return nil
-		})
-	}
-	transfer := func(ctx context.Context) error {
-		return mu.Do(ctx, func(ctx context.Context) error {
-			fmt.Println("transfer")
-			return withdraw(ctx) // does not wait for itself
-		})
-	}
-	fmt.Println(transfer(context.Background()))
-	// Output:
-	// transfer
-	// withdraw, locked 2 times
-	// <nil>
-}
-
-// Without contexts, the owner is passed as it is.
-func ExampleFileRMutex() {
-	mu := interlock.Must(interlock.NewFileRMutex(filepath.Join(tempDir(), "account.lock")))
-	defer mu.Close()
-
-	me, other := interlock.NewOwner(), interlock.NewOwner()
-	mu.Lock(me)
-	mu.Lock(me)
-	fmt.Println(mu.TryLock(other))
-	mu.Unlock(me)
-	mu.Unlock(me)
-	fmt.Println(mu.TryLock(other))
-	mu.Unlock(other)
-	// Output:
-	// false
-	// true
-}
-
-// Four units for all processes of the machine, of which a big job takes three.
-func ExampleFileSemaphore() {
-	gpus, err := interlock.NewFileSemaphore(filepath.Join(tempDir(), "gpu"), 4)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer gpus.Close()
-
-	if err := gpus.Acquire(context.Background(), 3); err != nil {
-		fmt.Println(err) // the context's, or what the system says
-		return
-	}
-	fmt.Println(gpus.TryAcquire(2), gpus.TryAcquire(1))
-	gpus.Release(4)
-	// Output: false true
-}
-
-// However many processes do this at once, two functions run at a time.
-func ExampleFileSemaphore_Group() {
-	builds := interlock.Must(interlock.NewFileSemaphore(filepath.Join(tempDir(), "builds"), 2))
-	defer builds.Close()
-
-	g, ctx := builds.Group(context.Background())
-	for _, target := range []string{"a", "b", "c", "bad", "d"} {
-		g.Go(func() error {
-			if target == "bad" {
-				return errors.New("cannot build " + target)
-			}
-			return ctx.Err()
-		})
-	}
-	fmt.Println(g.Wait())
-	// Output: cannot build bad
-}
-
-// Before a program relies on locks in a directory that somebody else has chosen.
+// Before a program relies on locks in a directory that its user chose, it can
+// check that they work there.
 func ExampleProbe() {
 	dir := tempDir()
 	switch err := interlock.Probe(dir); {
 	case errors.Is(err, errors.ErrUnsupported):
-		fmt.Println("no locks on this file system")
+		fmt.Println("this file system has no locks")
 	case err != nil:
-		fmt.Println(err) // what does not work
+		fmt.Println(err)
 	default:
 		fmt.Println("locks work")
 	}
 	// Output: locks work
 }
 
-// A file that is open anyway can be locked itself.
+func ExampleMust() {
+	// In a program, this is usually a package-level variable.
+	mu := interlock.Must(interlock.NewFileRWMutex(filepath.Join(tempDir(), "app.lock")))
+	mu.Lock()
+	defer mu.Unlock()
+	fmt.Println("locked")
+	// Output: locked
+}
+
+// Any file that a program has open can be locked.
 func ExampleLock() {
 	f := interlock.Must(os.Create(filepath.Join(tempDir(), "data")))
 	defer f.Close()
 
-	if err := interlock.Lock(context.Background(), f); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := interlock.Lock(ctx, f); err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer interlock.Unlock(f)
 	fmt.Fprintln(f, "written under the lock")
+	fmt.Println("done")
+	// Output: done
+}
 
-	again := interlock.Must(os.Open(f.Name()))
-	defer again.Close()
-	fmt.Println(errors.Is(interlock.TryRLock(again), interlock.ErrLocked))
-	// Output: true
+// Readers share a lock. They exclude writers.
+func ExampleRLock() {
+	path := filepath.Join(tempDir(), "data")
+	f, g := interlock.Must(os.Create(path)), interlock.Must(os.Open(path))
+	defer f.Close()
+	defer g.Close()
+
+	ctx := context.Background()
+	fmt.Println(interlock.RLock(ctx, f), interlock.RLock(ctx, g))
+	fmt.Println(errors.Is(interlock.TryLock(f), interlock.ErrLocked))
+	// Output:
+	// <nil> <nil>
+	// true
+}
+
+// A try does not wait. Its error tells a lock that is held from other failures.
+func ExampleTryLock() {
+	path := filepath.Join(tempDir(), "data")
+	f, other := interlock.Must(os.Create(path)), interlock.Must(os.Open(path))
+	defer f.Close()
+	defer other.Close()
+
+	interlock.Must(0, interlock.Lock(context.Background(), other)) // usually, in another process
+	switch err := interlock.TryLock(f); {
+	case errors.Is(err, interlock.ErrLocked):
+		fmt.Println("the file is locked")
+	case err != nil:
+		fmt.Println(err)
+	default:
+		defer interlock.Unlock(f)
+	}
+	// Output: the file is locked
+}
+
+func ExampleTryRLock() {
+	path := filepath.Join(tempDir(), "data")
+	f, other := interlock.Must(os.Create(path)), interlock.Must(os.Open(path))
+	defer f.Close()
+	defer other.Close()
+
+	interlock.Must(0, interlock.RLock(context.Background(), other))
+	fmt.Println("beside a reader:", interlock.TryRLock(f))
+	// Output: beside a reader: <nil>
+}
+
+func ExampleUnlock() {
+	path := filepath.Join(tempDir(), "data")
+	f, other := interlock.Must(os.Create(path)), interlock.Must(os.Open(path))
+	defer f.Close()
+	defer other.Close()
+
+	fmt.Println(interlock.TryLock(f))
+	fmt.Println(interlock.Unlock(f))
+	fmt.Println(interlock.TryLock(other))
+	// Output:
+	// <nil>
+	// <nil>
+	// <nil>
 }

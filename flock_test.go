@@ -26,12 +26,8 @@ func TestOpenFile(t *testing.T) {
 	f, g := openTwice(t)
 	ctx := t.Context()
 	must(t, Lock(ctx, f))
-	var pathErr *fs.PathError
-	for op, err := range map[string]error{"lock": TryLock(g), "rlock": TryRLock(g)} {
-		if !errors.Is(err, ErrLocked) || !errors.As(err, &pathErr) || pathErr.Op != op || pathErr.Path != g.Name() {
-			t.Errorf("%s of a locked file: %v", op, err)
-		}
-	}
+	wantPathError(t, TryLock(g), "lock", g.Name(), ErrLocked)
+	wantPathError(t, TryRLock(g), "rlock", g.Name(), ErrLocked)
 	waiter := start(func() error { return Lock(ctx, g) })
 	pending(t, waiter)
 	must(t, Unlock(f))
@@ -40,14 +36,14 @@ func TestOpenFile(t *testing.T) {
 	must(t, RLock(ctx, f))
 	must(t, TryRLock(g))
 	if !errors.Is(TryLock(f), ErrLocked) {
-		t.Error("a writer beside a reader")
+		t.Error("a writer holds the lock beside a reader")
 	}
 	must(t, Unlock(f))
 	must(t, Unlock(f)) // not locked
 	must(t, Unlock(g))
 }
 
-// A second lock of one file replaces the first, and one Unlock is enough.
+// A second lock of one file replaces the first, so that one Unlock is enough.
 func TestOpenFileChangesMode(t *testing.T) {
 	f, g := openTwice(t)
 	must(t, TryLock(f))
@@ -56,15 +52,15 @@ func TestOpenFileChangesMode(t *testing.T) {
 	must(t, TryRLock(g))
 	must(t, TryRLock(f))
 	if !errors.Is(TryLock(f), ErrLocked) {
-		t.Error("a writer beside a reader")
+		t.Error("a writer holds the lock beside a reader")
 	}
-	must(t, Unlock(f)) // of which the old lock may be left, or not
+	must(t, Unlock(f)) // the failed TryLock may have released the lock, or not
 	must(t, TryLock(g))
 	must(t, Unlock(g))
 	must(t, TryLock(f))
 }
 
-// A cancelled wait leaves the file usable and unlocked.
+// A canceled wait leaves the file open and unlocked.
 func TestOpenFileCancel(t *testing.T) {
 	f, g := openTwice(t)
 	for range 100 {
@@ -73,12 +69,12 @@ func TestOpenFileCancel(t *testing.T) {
 		if err := Lock(ctx, g); err != context.DeadlineExceeded {
 			t.Fatal(err)
 		}
-		if err := Lock(ctx, g); err != context.DeadlineExceeded { // done before
+		if err := Lock(ctx, g); err != context.DeadlineExceeded { // done before the call
 			t.Fatal(err)
 		}
 		cancel()
 		must(t, Unlock(f))
-		must(t, Lock(t.Context(), f)) // not kept by g
+		must(t, Lock(t.Context(), f)) // g does not have it
 		_, err := g.WriteString("x")
 		must(t, err)
 		must(t, Unlock(f))
@@ -87,7 +83,7 @@ func TestOpenFileCancel(t *testing.T) {
 	}
 }
 
-func TestOpenFileCancelRacesTheGrant(t *testing.T) {
+func TestOpenFileCancelRacesWithGrant(t *testing.T) {
 	f, g := openTwice(t)
 	for range 200 {
 		must(t, Lock(t.Context(), f))
@@ -99,7 +95,7 @@ func TestOpenFileCancelRacesTheGrant(t *testing.T) {
 		if finish(t, waiter) == nil {
 			must(t, Unlock(g))
 		}
-		must(t, TryLock(f)) // g has it no more
+		must(t, TryLock(f)) // g does not have it
 		must(t, Unlock(f))
 	}
 }
@@ -112,22 +108,42 @@ func TestOpenFileClosed(t *testing.T) {
 	g.Close()
 	must(t, Unlock(f))
 	if err := finish(t, waiter); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("closed while waiting: %v", err)
+		t.Errorf("Lock of a file that is closed while it waits = %v", err)
 	}
-	must(t, Lock(t.Context(), f)) // the wait has left nothing
+	must(t, Lock(t.Context(), f)) // the wait left nothing behind
 	f.Close()
 	var pathErr *fs.PathError
 	for _, err := range []error{Lock(t.Context(), f), RLock(t.Context(), f), TryLock(f), TryRLock(f), Unlock(f)} {
 		if !errors.Is(err, fs.ErrClosed) || !errors.As(err, &pathErr) {
-			t.Errorf("closed before: %v", err)
+			t.Errorf("a call on a closed file = %v", err)
 		}
 	}
 	if err := TryLock(nil); !errors.Is(err, fs.ErrInvalid) {
-		t.Errorf("nil: %v", err)
+		t.Errorf("TryLock(nil) = %v", err)
 	}
 }
 
-// The race detector knows that the locks of two files for one inode exclude each other.
+// To close a file releases the lock even if the file waited for it, in the
+// kernel and by a descriptor of its own.
+func TestOpenFileCloseReleases(t *testing.T) {
+	for range 30 {
+		f, g := openTwice(t)
+		must(t, Lock(t.Context(), f))
+		waiter := start(func() error {
+			if err := Lock(t.Context(), g); err != nil {
+				return err
+			}
+			g.Close()
+			return TryLock(f)
+		})
+		time.Sleep(time.Millisecond)
+		must(t, Unlock(f))
+		must(t, finish(t, waiter))
+	}
+}
+
+// The race detector knows that the locks of two open files exclude each other
+// if the files are one.
 func TestOpenFileHappensBefore(t *testing.T) {
 	f, g := openTwice(t)
 	n := 0

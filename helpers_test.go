@@ -6,12 +6,29 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"github.com/interlock-go/interlock/internal/wine"
 )
 
-// What systems do differently, for tests that are about something else.
+// These are short names for helpers that tests of several packages use.
+var (
+	must        = kit.Must
+	start       = kit.Start
+	finish      = kit.Finish
+	pending     = kit.Pending
+	waitFor     = kit.WaitFor
+	hammer      = kit.Hammer
+	tempDir     = kit.TempDir
+	serve       = kit.Serve
+	startServer = kit.StartServer
+)
 
-// symlink makes a symbolic link. In Windows that takes a privilege.
+const (
+	patience = kit.Patience
+	moment   = kit.Moment
+)
+
+// symlink makes a symbolic link. On Windows that takes a privilege.
 func symlink(t testing.TB, target, path string) {
 	t.Helper()
 	wine.Skip(t, "has no symbolic links")
@@ -22,9 +39,10 @@ func symlink(t testing.TB, target, path string) {
 	must(t, err)
 }
 
-// remove removes a file that may be open, so that its name is free at once: in Windows, [os.Remove] may
-// leave the name until the file is closed. Wine does so whatever one asks for, if the file is locked;
-// there it is only moved away.
+// remove removes a file that may be open, so that its name is free at once. On
+// Windows [os.Remove] may leave the name until the file is closed. Under Wine
+// every call leaves the name of a locked file, so there the file is only
+// renamed.
 func remove(t testing.TB, path string) {
 	t.Helper()
 	if wine.Here() {
@@ -37,11 +55,13 @@ func remove(t testing.TB, path string) {
 	must(t, root.Remove(filepath.Base(path)))
 }
 
-// rename renames a file within its directory in the same way.
+// rename renames a file that may be open, and replaces a file that may be open.
 func rename(t testing.TB, from, to string) {
 	t.Helper()
-	root, err := os.OpenRoot(filepath.Dir(from))
-	must(t, err)
-	defer root.Close()
-	must(t, root.Rename(filepath.Base(from), filepath.Base(to)))
+	if runtime.GOOS == "windows" { // os.Rename does not replace an open file
+		if _, err := os.Lstat(to); err == nil {
+			remove(t, to)
+		}
+	}
+	must(t, os.Rename(from, to))
 }

@@ -31,42 +31,28 @@ func wantDepth(t testing.TB, m *FileRMutex, o Owner, want int) {
 func TestOwners(t *testing.T) {
 	a, b := NewOwner(), NewOwner()
 	if a == b || a == (Owner{}) {
-		t.Error(a, b)
+		t.Errorf("the owners %v and %v", a, b)
 	}
 	if _, ok := OwnerFromContext(t.Context()); ok {
-		t.Error("an owner from nowhere")
+		t.Error("a context without an owner has one")
 	}
 	if o, ok := OwnerFromContext(ContextWithOwner(t.Context(), a)); !ok || o != a {
-		t.Error(o, ok)
+		t.Errorf("OwnerFromContext = %v, %t, want %v", o, ok, a)
 	}
-	for what, call := range map[string]func(){
+	m := newRMutex(t, lockPath(t))
+	for name, call := range map[string]func(){
 		"ContextWithOwner": func() { ContextWithOwner(t.Context(), Owner{}) },
-		"Locker":           func() { newRMutex(t, lockPath(t)).Locker(Owner{}) },
+		"Locker":           func() { m.Locker(Owner{}) },
 	} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("the zero Owner is none for " + what)
-				}
-			}()
-			call()
-		}()
+		if panicOf(call) == nil {
+			t.Errorf("%s accepts the zero Owner", name)
+		}
 	}
 }
 
-// following waits until n goroutines follow one of the owner, who waits.
-func following(t *testing.T, m *FileRMutex, o Owner, n int) {
-	t.Helper()
-	waitFor(t, "following", func() bool {
-		m.lock.mu.Lock()
-		defer m.lock.mu.Unlock()
-		followers, waits := m.lock.waits[o]
-		return waits && len(followers) == n
-	})
-}
-
-// Who comes after the last was closed begins anew, also if the file is another one.
-func TestReentrantReopened(t *testing.T) {
+// After the last object for a path was closed, the next one starts from
+// scratch, even if another file is at the path.
+func TestReentrantAfterLastClose(t *testing.T) {
 	path := lockPath(t)
 	for range 3 {
 		m, err := NewFileRMutex(path)
@@ -78,28 +64,28 @@ func TestReentrantReopened(t *testing.T) {
 		must(t, os.Remove(path))
 	}
 	if n := len(reentrants.byKey); n != 0 {
-		t.Error(n, "left")
+		t.Errorf("%d paths are still known", n)
 	}
 }
 
-// The file is the one that the path led to when the object was made, and one lock with what else
-// leads there.
+// The file is the one that the path led to when the object was made. All
+// objects whose paths led there are one lock.
 func TestReentrantPaths(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []string{"a", "b", "b/sub"} {
 		must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
 	}
 	symlink(t, "../b/sub", filepath.Join(dir, "a/link"))
-	link := dir + "/a/link/../lock" // which is b/lock
-	for made, file := range map[string]string{dir + "/a/lock": "a/lock", link: "b/lock", dir + "/b/lock": "b/lock"} {
-		m, plain := newRMutex(t, made), newMutex(t, filepath.Join(dir, file))
-		if m.Path() != made {
-			t.Error(m.Path())
+	link := dir + "/a/link/../lock" // this is b/lock
+	for path, file := range map[string]string{dir + "/a/lock": "a/lock", link: "b/lock", dir + "/b/lock": "b/lock"} {
+		m, plain := newRMutex(t, path), newMutex(t, filepath.Join(dir, file))
+		if m.Path() != path {
+			t.Errorf("Path() = %q, want %q", m.Path(), path)
 		}
 		o := NewOwner()
 		m.Lock(o)
 		if plain.TryLock() {
-			t.Error(made + " is not " + file)
+			t.Errorf("%s is not %s", path, file)
 		}
 		m.Unlock(o)
 	}
@@ -115,40 +101,42 @@ func TestReentrantPaths(t *testing.T) {
 
 	same.Lock(o)
 	defer same.Unlock(o)
-	err := now.TryLockContext(t.Context(), NewOwner())
-	var pathErr *fs.PathError
-	if !errors.As(err, &pathErr) || pathErr.Path != now.Path() {
-		t.Error(err)
-	}
+	wantPathError(t, now.TryLockContext(t.Context(), NewOwner()), "lock", now.Path(), ErrLocked)
 }
 
-func TestReentrantRefuses(t *testing.T) {
+func TestReentrantErrorsNameThePath(t *testing.T) {
 	dir := t.TempDir()
 	var pathErr *fs.PathError
 	if m, err := NewFileRMutex(dir); m != nil || !errors.As(err, &pathErr) || pathErr.Path != dir {
-		t.Error(err)
+		t.Errorf("NewFileRMutex = %v, %v", m, err)
 	}
 }
 
-// To drive, and cancelled at once: then the next one does.
-func TestFollowerChosenAndCancelledAtOnce(t *testing.T) {
+// If the waiter that leads for an owner fails, and the next one is canceled
+// just as it is told to lead, the one after that leads.
+func TestReentrantWaiterCanceledAsItIsToLead(t *testing.T) {
 	m, o := newRMutex(t, lockPath(t)), NewOwner()
 	r := m.lock
+	self := &waiter{mode: exclusive} // this test leads
 	r.mu.Lock()
-	r.waits[o] = nil // this test is who locks for others
+	q := new(queue)
+	r.waits[o] = q
+	q.add(self)
+	q.lead()
 	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(t.Context())
-	b := start(func() error { return m.LockContext(ctx, o) })
-	following(t, m, o, 1)
-	c := start(func() error { return m.LockContext(t.Context(), o) })
+	next := start(func() error { return m.LockContext(ctx, o) })
 	following(t, m, o, 2)
+	last := start(func() error { return m.LockContext(t.Context(), o) })
+	following(t, m, o, 3)
 	r.mu.Lock()
-	r.drivesNext(o)
+	q.remove(self, removed)
+	q.lead()
 	cancel()
 	r.mu.Unlock()
-	if err := finish(t, b); err != context.Canceled {
+	if err := finish(t, next); err != context.Canceled {
 		t.Error(err)
 	}
-	must(t, finish(t, c))
+	must(t, finish(t, last))
 	m.Unlock(o)
 }

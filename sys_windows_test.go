@@ -15,78 +15,80 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// lockRange takes an exclusive lock on bytes of a file as other programs do.
+// lockRange acquires an exclusive lock on bytes of a file, as other programs
+// do.
 func lockRange(f *os.File, offset, n uint64) error {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
-	return windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, uint32(n), uint32(n>>32), byteAt(offset))
+	return windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, uint32(n), uint32(n>>32), overlappedAt(offset))
 }
 
 func rLockRange(f *os.File, offset, n uint64) error {
-	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, uint32(n), uint32(n>>32), byteAt(offset))
+	return windows.LockFileEx(windows.Handle(f.Fd()), windows.LOCKFILE_FAIL_IMMEDIATELY, 0, uint32(n), uint32(n>>32), overlappedAt(offset))
 }
 
 func unlockRange(f *os.File, offset, n uint64) error {
-	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, uint32(n), uint32(n>>32), byteAt(offset))
+	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, uint32(n), uint32(n>>32), overlappedAt(offset))
 }
 
-// Which bytes are locked is for others to rely on.
-func TestRanges(t *testing.T) {
+// Other programs rely on which bytes are locked.
+func TestLockedByte(t *testing.T) {
 	f, g := openTwice(t)
 	m := newMutex(t, f.Name())
-	// cmd/go's lockedfile locks all there can be.
+	// cmd/go's lockedfile locks all possible bytes.
 	must(t, lockRange(f, 0, math.MaxUint64))
 	if m.TryLock() || m.TryRLock() || TryLock(g) == nil {
-		t.Error("locked beside cmd/go")
+		t.Error("the lock is held beside cmd/go")
 	}
-	waiter := start(func() error { return m.LockContext(t.Context()) })
+	waiter := locking(t.Context(), m)
 	pending(t, waiter)
 	must(t, unlockRange(f, 0, math.MaxUint64))
 	must(t, finish(t, waiter))
 	if lockRange(f, 0, math.MaxUint64) == nil {
-		t.Error("cmd/go locks beside us")
+		t.Error("cmd/go holds the lock, too")
 	}
-	// The contents are free, and so are the bytes of gofrs/flock and others who lock the first.
+	// The contents are not locked, nor the first bytes, which gofrs/flock
+	// locks.
 	must(t, lockRange(f, 0, 1))
 	must(t, unlockRange(f, 0, 1))
 	if lockRange(f, 1<<62, 1) == nil {
-		t.Error("another byte is locked than is said")
+		t.Error("the byte at 1<<62 is not locked")
 	}
 	if TryLock(g) == nil {
-		t.Error("locked twice")
+		t.Error("the lock has two holders")
 	}
 	m.Unlock()
 	must(t, TryLock(g))
 	if m.TryLock() {
-		t.Error("an open file's lock is another one")
+		t.Error("the lock of an open file is another one")
 	}
 	must(t, Unlock(g))
 }
 
-// foreignRanges is what others lock of a file.
-var foreignRanges = map[string]struct{ offset, n uint64 }{
+// otherRanges are the bytes that other programs lock.
+var otherRanges = map[string]struct{ offset, n uint64 }{
 	"gofrs/flock, filelock": {0, 1},
-	"msvcrt.locking":        {0, 0x10000},          // portalocker, at least so much
-	"LockFileEx":            {0, 0xffff0000 << 32}, // portalocker, with pywin32
+	"msvcrt.locking":        {0, 0x10000},          // portalocker, at least this many
+	"LockFileEx":            {0, 0xffff0000 << 32}, // portalocker with pywin32
 	"cmd/go's lockedfile":   {0, math.MaxUint64},
 	"interlock":             {1 << 62, 1},
 }
 
-// With WithWholeFile all take part in the same lock.
-func TestWholeFile(t *testing.T) {
-	for name, r := range foreignRanges {
+// With WithWholeFile, all other programs take part in the lock.
+func TestWithWholeFile(t *testing.T) {
+	for name, r := range otherRanges {
 		t.Run(name, func(t *testing.T) {
 			f, _ := openTwice(t)
 			m := newMutex(t, f.Name(), WithWholeFile())
 			must(t, rLockRange(f, r.offset, r.n))
 			if m.TryLock() {
-				t.Error("locked beside a reader")
+				t.Error("a writer holds the lock beside another program that reads")
 			}
 			if !m.TryRLock() {
-				t.Fatal("not shared")
+				t.Fatal("readers do not share the lock with another program")
 			}
 			must(t, unlockRange(f, r.offset, r.n))
 			if lockRange(f, r.offset, r.n) == nil {
-				t.Error("a writer locks beside us")
+				t.Error("another program writes beside a reader")
 			}
 			must(t, rLockRange(f, r.offset, r.n))
 			must(t, unlockRange(f, r.offset, r.n))
@@ -94,14 +96,14 @@ func TestWholeFile(t *testing.T) {
 
 			must(t, lockRange(f, r.offset, r.n))
 			if m.TryLock() || m.TryRLock() {
-				t.Error("locked beside a writer")
+				t.Error("the lock is held beside another program that writes")
 			}
-			waiter := start(func() error { return m.LockContext(t.Context()) })
+			waiter := locking(t.Context(), m)
 			pending(t, waiter)
 			must(t, unlockRange(f, r.offset, r.n))
 			must(t, finish(t, waiter))
 			if lockRange(f, r.offset, r.n) == nil || rLockRange(f, r.offset, r.n) == nil {
-				t.Error("locked beside us")
+				t.Error("another program has the lock beside a writer")
 			}
 			m.Unlock()
 			must(t, lockRange(f, r.offset, r.n))
@@ -110,19 +112,19 @@ func TestWholeFile(t *testing.T) {
 	}
 }
 
-func TestWholeFileOfTheOthers(t *testing.T) {
+func TestWithWholeFileForOtherTypes(t *testing.T) {
 	f, _ := openTwice(t)
 	m := Must(NewFileRMutex(f.Name(), WithWholeFile()))
 	defer m.Close()
 	o := NewOwner()
 	must(t, lockRange(f, 0, 1))
 	if m.TryLock(o) {
-		t.Error("locked twice")
+		t.Error("a FileRMutex is locked beside another program")
 	}
 	must(t, unlockRange(f, 0, 1))
 	m.Lock(o)
 	if lockRange(f, 0, 1) == nil {
-		t.Error("locked beside us")
+		t.Error("another program has the lock beside a FileRMutex")
 	}
 	m.Unlock(o)
 
@@ -133,62 +135,63 @@ func TestWholeFileOfTheOthers(t *testing.T) {
 	defer g.Close()
 	must(t, lockRange(g, 0, 1))
 	if s.TryAcquire(1) {
-		t.Error("a unit too many")
+		t.Error("too many units are in use")
 	}
 	must(t, unlockRange(g, 0, 1))
 	must(t, s.Acquire(t.Context(), 1))
 	if lockRange(g, 0, 1) == nil {
-		t.Error("a slot is locked beside us")
+		t.Error("another program has the slot beside a FileSemaphore")
 	}
 	s.Release(1)
 }
 
-// The gate of a lock of the whole file is outside of it.
-func TestWholeFileHasAGate(t *testing.T) {
+// The gate of a lock of the whole file is not part of that lock.
+func TestWithWholeFileHasGate(t *testing.T) {
 	f, g := openTwice(t)
 	m, other := newMutex(t, f.Name(), WithWholeFile()), newMutex(t, f.Name(), WithWholeFile())
 	m.RLock()
-	writer := start(func() error { return other.LockContext(t.Context()) })
-	waitFor(t, "a writer at the gate", func() bool { return m.file.gateTaken(shared) })
-	pending(t, writer) // and not for an instant, only to ask
-	if rLockRange(g, gateByte, 1) == nil {
-		t.Fatal("the gate is elsewhere")
+	writer := locking(t.Context(), other)
+	waitFor(t, "a writer stands at the gate", func() bool { return taken(m.file, shared) })
+	pending(t, writer) // it stands there to wait, and not for an instant to ask
+	if rLockRange(g, farByte, 1) == nil {
+		t.Fatal("the gate is another byte")
 	}
 	if newMutex(t, f.Name(), WithWholeFile()).TryRLock() {
-		t.Error("a reader passes a writer")
+		t.Error("a reader overtakes a writer")
 	}
 	m.RUnlock()
 	must(t, finish(t, writer))
-	must(t, rLockRange(g, gateByte, 1))
-	must(t, unlockRange(g, gateByte, 1))
+	must(t, rLockRange(g, farByte, 1))
+	must(t, unlockRange(g, farByte, 1))
 	other.Unlock()
 }
 
-// The price of WithWholeFile.
-func TestWholeFileIsMandatory(t *testing.T) {
+// A lock of the whole file is mandatory for the contents.
+func TestWithWholeFileLocksContents(t *testing.T) {
 	f, _ := openTwice(t)
 	m := newMutex(t, f.Name(), WithWholeFile())
 	_, err := f.WriteString("contents")
 	must(t, err)
-	wine.Skip(t, "does not keep others from reading and writing what is locked")
+	wine.Skip(t, "lets other programs read and write locked bytes")
 	m.RLock()
 	if data, err := os.ReadFile(f.Name()); string(data) != "contents" || err != nil {
-		t.Error(data, err)
+		t.Errorf("a read-locked file: %q, %v", data, err)
 	}
 	if _, err := f.WriteString("contents"); !errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		t.Error("what is read-locked can be written:", err)
+		t.Error("a read-locked file can be written:", err)
 	}
 	m.RUnlock()
 	m.Lock()
 	if _, err := os.ReadFile(f.Name()); !errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-		t.Error("what is locked can be read:", err)
+		t.Error("a locked file can be read:", err)
 	}
 	m.Unlock()
 	_, err = f.WriteString("contents")
 	must(t, err)
 }
 
-// Locks are mandatory in Windows, and yet the contents of a locked file can be read and written.
+// Locks are mandatory on Windows. The contents of a locked file can be read and
+// written all the same.
 func TestContentsAreNotLocked(t *testing.T) {
 	f, g := openTwice(t)
 	must(t, TryLock(f))
@@ -196,17 +199,17 @@ func TestContentsAreNotLocked(t *testing.T) {
 	must(t, err)
 	data, err := os.ReadFile(f.Name())
 	if string(data) != "contents" || err != nil {
-		t.Error(data, err)
+		t.Errorf("a locked file: %q, %v", data, err)
 	}
-	// What that is about:
-	wine.Skip(t, "does not keep others from reading what is locked")
+	// This is what would happen otherwise.
+	wine.Skip(t, "lets other programs read locked bytes")
 	must(t, lockRange(f, 0, 1))
 	if _, err := os.ReadFile(f.Name()); !errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
 		t.Error("a locked byte can be read:", err)
 	}
 }
 
-// A file that was opened for overlapped calls is locked like any other.
+// A file that was opened for overlapped calls can be locked.
 func TestOverlappedFile(t *testing.T) {
 	f, g := openTwice(t)
 	o, err := os.OpenFile(f.Name(), os.O_RDWR|windows.FILE_FLAG_OVERLAPPED, 0)
@@ -215,18 +218,19 @@ func TestOverlappedFile(t *testing.T) {
 	for range 100 {
 		must(t, TryLock(o))
 		if !errors.Is(TryLock(g), ErrLocked) {
-			t.Fatal("not locked")
+			t.Fatal("the file is not locked")
 		}
 		must(t, Unlock(o))
 		must(t, TryLock(g))
 		if !errors.Is(TryLock(o), ErrLocked) {
-			t.Fatal("locked twice")
+			t.Fatal("the lock has two holders")
 		}
 		must(t, Unlock(g))
 	}
 }
 
-// Somebody has the file open and shares it with nobody: for a moment, or for long.
+// Another process may have the file open and not share it. A constructor waits
+// for it for a while.
 func TestFileThatIsNotShared(t *testing.T) {
 	path := lockPath(t)
 	name, err := windows.UTF16PtrFromString(path)
@@ -241,7 +245,7 @@ func TestFileThatIsNotShared(t *testing.T) {
 	newMutex(t, path)
 }
 
-func TestRefusesInWindows(t *testing.T) {
+func TestConstructorRefusesOtherFilesOnWindows(t *testing.T) {
 	dir := t.TempDir()
 	for path, want := range map[string]error{
 		dir:                                     errNotRegular,
@@ -249,22 +253,23 @@ func TestRefusesInWindows(t *testing.T) {
 		filepath.Join(dir, "lock") + "/":        syscall.EISDIR,
 		"NUL":                                   errNotRegular,
 		filepath.Join(dir, "missing", "lock"):   fs.ErrNotExist,
-		filepath.Join(dir, "no:such", "stream"): nil, // or whatever the system says
+		filepath.Join(dir, "no:such", "stream"): nil, // or another error of the system
 		filepath.Join(dir, "quest?on"):          nil,
 	} {
 		m, err := NewFileRWMutex(path)
 		var pathErr *fs.PathError
 		if m != nil || !errors.As(err, &pathErr) || pathErr.Path != path || want != nil && !errors.Is(err, want) {
-			t.Errorf("%s: %v", path, err)
+			t.Errorf("%s: %v, want %v", path, err, want)
 		}
 	}
 	if left := Must(os.ReadDir(dir)); len(left) != 0 {
-		t.Error("left: ", left)
+		t.Error("files were created:", left)
 	}
 }
 
-// A junction, and any other reparse point, is not followed if it is what should be the file.
-func TestRefusesJunction(t *testing.T) {
+// A junction, like every reparse point, is not followed in the place of the
+// file.
+func TestConstructorRefusesJunction(t *testing.T) {
 	wine.Skip(t, "has no junctions")
 	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "junction")
 	if out, err := exec.Command("cmd", "/c", "mklink", "/J", link, dir).CombinedOutput(); err != nil {
@@ -273,12 +278,13 @@ func TestRefusesJunction(t *testing.T) {
 	if _, err := NewFileRWMutex(link); !errors.Is(err, errNotRegular) {
 		t.Error(err)
 	}
-	newMutex(t, filepath.Join(link, "lock")) // on the way to the file it is
+	newMutex(t, filepath.Join(link, "lock")) // it is followed on the way to the file
 }
 
-// A file was removed, and its name remains until all have closed it. Who locks it lets it go, and makes a new one.
-func TestNameThatIsToGo(t *testing.T) {
-	wine.Skip(t, "lets the name go, or remain in use")
+// A removed file can keep its name until all processes have closed it. A
+// process that locks such a file closes it, and makes a new one.
+func TestRemovedFileThatKeepsItsName(t *testing.T) {
+	wine.Skip(t, "removes the name at once, or keeps it in use")
 	path := lockPath(t)
 	m, other := newMutex(t, path), newMutex(t, path)
 	name, err := windows.UTF16PtrFromString(path)
@@ -286,18 +292,18 @@ func TestNameThatIsToGo(t *testing.T) {
 	const share = windows.FILE_SHARE_READ | windows.FILE_SHARE_WRITE | windows.FILE_SHARE_DELETE
 	h, err := windows.CreateFile(name, windows.DELETE, share, nil, windows.OPEN_EXISTING, 0, 0)
 	must(t, err)
-	yes := byte(1) // FILE_DISPOSITION_INFO: as it always was, and not as by POSIX
+	yes := byte(1) // FILE_DISPOSITION_INFO, without the semantics of POSIX
 	must(t, windows.SetFileInformationByHandle(h, windows.FileDispositionInfo, &yes, 1))
 	windows.CloseHandle(h)
 
-	waiter := start(func() error { return other.LockContext(t.Context()) })
-	must(t, m.LockContext(t.Context())) // or the other would wait in vain
+	waiter := locking(t.Context(), other)
+	must(t, m.LockContext(t.Context())) // otherwise other would wait forever
 	m.Unlock()
 	must(t, finish(t, waiter))
 	other.Unlock()
 	m.Lock()
 	if other.TryLock() {
-		t.Error("two files of one name")
+		t.Error("two files of one name are locked")
 	}
 	m.Unlock()
 }

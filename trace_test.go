@@ -8,9 +8,11 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/interlock-go/interlock/internal/longtest"
 )
 
-// recorder collects what the hooks tell, as text.
+// recorder collects the calls of hooks, as text.
 type recorder struct {
 	mu     sync.Mutex
 	events []string
@@ -29,7 +31,7 @@ func (r *recorder) add(info TraceInfo, format string, args ...any) {
 	r.events = append(r.events, event)
 }
 
-// after tells whether a duration is about that of a hold or wait of this test: not of the whole of it, and not 0.
+// after describes how long a wait took, roughly.
 func after(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -45,7 +47,7 @@ func after(d time.Duration) string {
 func (r *recorder) trace(t *testing.T, path string) *Trace {
 	check := func(info TraceInfo) {
 		if info.Path != path {
-			t.Error(info.Path)
+			t.Errorf("path %s, want %s", info.Path, path)
 		}
 	}
 	return &Trace{
@@ -55,14 +57,14 @@ func (r *recorder) trace(t *testing.T, path string) *Trace {
 		Released: func(i TraceInfo, d time.Duration) {
 			check(i)
 			if d < 0 || d > patience {
-				t.Error(d)
+				t.Errorf("held for %v", d)
 			}
 			r.add(i, "released")
 		},
 	}
 }
 
-// want checks what the hooks have told since it was called last.
+// want checks the calls of hooks since it was last called.
 func (r *recorder) want(t *testing.T, events ...string) {
 	t.Helper()
 	r.wait(t, events)
@@ -72,7 +74,7 @@ func (r *recorder) want(t *testing.T, events ...string) {
 	r.events = nil
 }
 
-// wantUnordered is want for what goes on beside each other.
+// wantUnordered is want for hooks that several goroutines call at once.
 func (r *recorder) wantUnordered(t *testing.T, events ...string) {
 	t.Helper()
 	r.wait(t, events)
@@ -80,7 +82,7 @@ func (r *recorder) wantUnordered(t *testing.T, events ...string) {
 	r.want(t, events...)
 }
 
-// wait waits until the hooks have told as much; nothing more is to come.
+// wait waits until there were so many calls.
 func (r *recorder) wait(t *testing.T, events []string) {
 	t.Helper()
 	waitFor(t, fmt.Sprint(events), func() bool {
@@ -97,7 +99,7 @@ func TestTraceOfRWMutex(t *testing.T) {
 	m.Lock()
 	m.Unlock()
 	if !m.TryRLock() || m.TryLock() {
-		t.Fatal("the lock does not work")
+		t.Fatal("TryRLock failed, or TryLock succeeded beside it")
 	}
 	m.RUnlock()
 	r.want(t, "acquired at once", "released", "acquired at once shared", "released shared")
@@ -114,8 +116,8 @@ func TestTraceOfRWMutex(t *testing.T) {
 	defer cancel()
 	m.RLockContext(ctx)
 	r.want(t, "waits shared", "abandoned late: context deadline exceeded shared")
-	if err := m.LockContext(ctx); err == nil {
-		t.Error("a done context")
+	if m.LockContext(ctx) == nil {
+		t.Error("locked with a context that is done")
 	}
 	r.want(t)
 	holder.Unlock()
@@ -133,9 +135,9 @@ func TestTraceOfRMutex(t *testing.T) {
 	m.Depth(a)
 	r.want(t, "acquired at once")
 	waiters := []<-chan error{start(func() error { return m.LockContext(t.Context(), b) })}
-	following(t, m, b, 0)
-	waiters = append(waiters, start(func() error { return m.LockContext(t.Context(), b) }))
 	following(t, m, b, 1)
+	waiters = append(waiters, start(func() error { return m.LockContext(t.Context(), b) }))
+	following(t, m, b, 2)
 	r.want(t, "waits", "waits")
 	time.Sleep(moment)
 	m.Unlock(a)
@@ -173,11 +175,12 @@ func TestTraceOfSemaphore(t *testing.T) {
 	s.Release(2)
 	r.want(t, "released", "released 2")
 	if !(held[0] >= 2*moment && held[1] >= moment && held[1] < held[0]) {
-		t.Error(held)
+		t.Errorf("held for %v", held)
 	}
 }
 
-// Each of two objects for one path tells what is done through it, and calls it as it was made.
+// Each of two objects for one path reports what is done through it, with the
+// path that it was created with.
 func TestTraceOfTwoRMutexes(t *testing.T) {
 	path := lockPath(t)
 	t.Chdir(filepath.Dir(path))
@@ -196,7 +199,7 @@ func TestTraceOfTwoRMutexes(t *testing.T) {
 	first.Lock(a)
 	r.want(t, "acquired at once")
 	w := start(func() error { return second.LockContext(t.Context(), b) })
-	following(t, second, b, 0)
+	following(t, second, b, 1)
 	s.want(t, "waits")
 	second.Unlock(a)
 	s.want(t, "released")
@@ -211,8 +214,9 @@ func TestTraceOfTwoRMutexes(t *testing.T) {
 	r.want(t)
 }
 
-// Units are released in the order in which they were acquired, and what is over needs no room.
-func TestTracerKeepsWhatIsHeld(t *testing.T) {
+// Units are released in the order in which they were acquired. The tracer
+// forgets those that are released.
+func TestTracerForgetsReleasedUnits(t *testing.T) {
 	tr := newTracer(&Trace{}, "")
 	begin := time.Now()
 	tr.hold(5)
@@ -222,11 +226,11 @@ func TestTracerKeepsWhatIsHeld(t *testing.T) {
 	}
 	for i, want := range []time.Duration{2, 2, 2, 1} {
 		if got := tr.end(2).Truncate(time.Hour); got != want*time.Hour {
-			t.Error(i, got)
+			t.Errorf("release %d: held for %v, want %v hours", i, got, int(want))
 		}
 	}
 	if tr.end(1) != 0 {
-		t.Error("nothing is held")
+		t.Error("units are held after all were released")
 	}
 	for range 1000 {
 		tr.hold(2)
@@ -237,24 +241,25 @@ func TestTracerKeepsWhatIsHeld(t *testing.T) {
 		tr.end(1)
 	}
 	if n := len(tr.holds) - tr.ended; n != 1000 || cap(tr.holds) > 4*n {
-		t.Error(n, cap(tr.holds))
+		t.Errorf("%d holds with capacity %d, want 1000 and little more", n, cap(tr.holds))
 	}
 }
 
-// A tracedPair locks and unlocks.
+// A tracedPair locks and unlocks a lock of one type.
 type tracedPair struct {
 	name string
 	pair func()
 }
 
-// tracedPairs are for each type of lock; and whether they do no more than they must, on this file system.
+// tracedPairs returns a pair for each type of lock. quick reports whether they
+// need no more than the fewest system calls on this file system.
 func tracedPairs(t testing.TB, trace *Trace) (pairs []tracedPair, quick bool) {
 	m, s := newMutex(t, lockPath(t), WithTrace(trace)), newSemaphore(t, semName(t), 1, WithTrace(trace))
 	r, err := NewFileRMutex(lockPath(t), WithTrace(trace))
 	must(t, err)
 	t.Cleanup(func() { r.Close() })
 	if none := trace == nil; (m.trace == nil) != none || (s.trace == nil) != none || (r.trace == nil) != none {
-		t.Error("a trace too many, or too few")
+		t.Error("a lock has a tracer without a trace, or none with one")
 	}
 	o := NewOwner()
 	pairs = []tracedPair{
@@ -263,19 +268,18 @@ func tracedPairs(t testing.TB, trace *Trace) (pairs []tracedPair, quick bool) {
 		{"FileSemaphore", func() { s.Acquire(context.Background(), 1); s.Release(1) }},
 	}
 	for _, p := range pairs {
-		p.pair() // makes the files
+		p.pair() // creates the files
 	}
-	time.Sleep(2 * ctimeSettled) // which are too new until then
+	time.Sleep(2 * ctimeSettled) // until then, the files are too new
 	coarse := m.file.known%int64(time.Second) == 0
-	return pairs, m.local && !coarse
+	return pairs, m.file.file.local && !coarse
 }
 
-// Without a trace there is nothing that would cost anything.
-func TestNoTraceIsFree(t *testing.T) {
+func TestNoAllocationWithoutTrace(t *testing.T) {
 	pairs, quick := tracedPairs(t, nil)
 	for _, p := range pairs {
 		if n := testing.AllocsPerRun(1000, p.pair); n != 0 && quick {
-			t.Error(p.name, n, "allocations")
+			t.Errorf("%s: %v allocations", p.name, n)
 		}
 	}
 }
@@ -294,22 +298,22 @@ func BenchmarkTrace(b *testing.B) {
 	}
 }
 
-// What is told of a hold is of that hold.
-func TestTraceTellsTrueHolds(t *testing.T) {
+// The time of a hold is that of the same hold, even if others follow at once.
+func TestTraceReportsTimeOfHold(t *testing.T) {
 	var r sync.Mutex
 	worst := time.Duration(0)
 	trace := &Trace{Released: func(_ TraceInfo, d time.Duration) {
 		r.Lock()
 		defer r.Unlock()
 		if d < 0 {
-			t.Error(d)
+			t.Errorf("held for %v", d)
 		}
 		worst = max(worst, d)
 	}}
 	m := newMutex(t, lockPath(t), WithTrace(trace))
-	times := 2000
-	if testing.Short() {
-		times = 200
+	times := 200
+	if longtest.Enabled() {
+		times = 2000
 	}
 	hammer(t, 8, times, func(int) { m.Lock(); m.Unlock() })
 	other := newMutex(t, m.Path())
@@ -323,12 +327,12 @@ func TestTraceTellsTrueHolds(t *testing.T) {
 		time.Sleep(moment)
 		m.Unlock()
 		if worst < moment {
-			t.Error(worst, waits)
+			t.Errorf("held for %v, want %v; waits: %t", worst, moment, waits)
 		}
 	}
 }
 
-// Hooks can use the lock that they are told of, and others.
+// Hooks may use the lock that they report, and others.
 func TestHooksMayLock(t *testing.T) {
 	path := lockPath(t)
 	other := newMutex(t, lockPath(t))
@@ -343,16 +347,16 @@ func TestHooksMayLock(t *testing.T) {
 	m.Lock(o)
 	m.Unlock(o)
 	must(t, m.Close())
-	must(t, func() error {
-		m, err := NewFileRWMutex(path, WithTrace(&Trace{}))
-		must(t, err)
-		m.Lock()
-		m.Unlock()
-		return m.Close()
-	}())
 }
 
-// Nobody releases nothing: it must not be taken for what the next one releases.
+// A trace without hooks is valid.
+func TestTraceWithoutHooks(t *testing.T) {
+	m := newMutex(t, lockPath(t), WithTrace(&Trace{}))
+	m.Lock()
+	m.Unlock()
+}
+
+// A call for no units is not a hold. No later release ends it.
 func TestTraceOfNoUnits(t *testing.T) {
 	s := newSemaphore(t, semName(t), 1, WithTrace(&Trace{}))
 	for range 10 {
@@ -360,6 +364,6 @@ func TestTraceOfNoUnits(t *testing.T) {
 		s.Release(0)
 	}
 	if n := len(s.trace.holds) - s.trace.ended; n != 0 {
-		t.Error(n, "are held")
+		t.Errorf("%d holds, want 0", n)
 	}
 }

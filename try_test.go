@@ -1,35 +1,34 @@
 package interlock
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
 )
 
-// Where one asks who waits by standing at the gate for an instant, those who ask must not take each other for
-// somebody who waits.
+// On some systems a process can only find out whether another one stands at the
+// gate by standing there for an instant. Two that do so must not mistake each
+// other for waiters.
 func TestTryBesideTries(t *testing.T) {
 	path := lockPath(t)
 	reader, writer, m := newMutex(t, path), newMutex(t, path), newMutex(t, path)
-	if gate, err := m.file.openGate(true); err == nil { // where it is a file, it is there once somebody has waited
-		gate.close()
+	if gate, err := m.file.openGate(m.file.file, true); err == nil { // so that a sibling file exists
+		gate.file.close()
 	}
 	reader.RLock()
-	stop := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for ctx.Err() == nil {
 			if writer.TryLock() {
-				t.Error("locked beside a reader")
+				t.Error("a writer holds the lock beside a reader")
 				writer.Unlock()
 			}
 		}
-	})
+	}()
 	tries, refused := 0, 0
 	for begin := time.Now(); time.Since(begin) < time.Second; tries++ {
 		if m.TryRLock() {
@@ -38,11 +37,11 @@ func TestTryBesideTries(t *testing.T) {
 			refused++
 		}
 	}
-	close(stop)
+	cancel()
 	wg.Wait()
 	reader.RUnlock()
-	// The other may lose its processor just while it asks, and for long.
-	if t.Logf("%d of %d refused", refused, tries); refused > 1+tries/1000 {
+	// The writer may lose its processor for long in that instant.
+	if t.Logf("%d of %d tries refused", refused, tries); refused > 1+tries/1000 {
 		t.Fail()
 	}
 }

@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/longtest"
 	"golang.org/x/sync/semaphore"
 )
 
-// settledSemaphore is sure of its files, so that it looks no closer than it must.
+// settledSemaphore returns a semaphore whose files are so old that it makes
+// only the fewest system calls.
 func settledSemaphore(b *testing.B, size int64) *FileSemaphore {
 	s := newSemaphore(b, semName(b), size)
 	for range 2 {
@@ -30,7 +32,7 @@ func BenchmarkSemaphoreUncontended(b *testing.B) {
 	limit := 2.8
 	pair := func(b *testing.B, size int64) func() {
 		s := settledSemaphore(b, size)
-		if !s.gate.marked { // it looks at the path each time
+		if !s.gate.file.marked { // then it looks at the path each time
 			limit = 4.4
 		}
 		f := func() { s.Acquire(ctx, 1); s.Release(1) }
@@ -48,25 +50,27 @@ func BenchmarkSemaphoreUncontended(b *testing.B) {
 	})
 }
 
-// From release in one process to the acquisition in another that waits for it.
+// BenchmarkSemaphoreHandoff measures the time from a release in one process
+// until another, which waits for the unit, has it.
 func BenchmarkSemaphoreHandoff(b *testing.B) {
 	handoffBenchmark(b, 2, "semaphore")
 }
 
-// weighted is what the two semaphores have in common, and semaphore.Weighted's own benchmarks use.
+// weighted has the methods of semaphore.Weighted that its benchmarks use.
 type weighted interface {
 	Acquire(context.Context, int64) error
 	TryAcquire(int64) bool
 	Release(int64)
 }
 
-// The benchmarks of golang.org/x/sync/semaphore: what a unit costs when it is one of the
-// whole machine, and not of one process.
+// BenchmarkNewSeq and BenchmarkAcquireSeq are the benchmarks of
+// golang.org/x/sync/semaphore. They compare a semaphore of the whole machine
+// with one of a single process.
 func BenchmarkNewSeq(b *testing.B) {
 	for _, size := range []int64{1, 128} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			if testing.Short() && size > 1 {
-				b.Skip("takes long")
+			if size > 1 {
+				longtest.Skip(b)
 			}
 			name := semName(b)
 			own := timed(func() { Must(0, Must(NewFileSemaphore(name, size)).Close()) })

@@ -1,0 +1,126 @@
+//go:build !interlock_bsd
+
+package interlock
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// undone waits until all that a lock file forgot is undone: other can lock it,
+// no process stands at the gate, and descriptors are closed.
+func undone(t *testing.T, other *lockFile, descriptorsBefore int) {
+	t.Helper()
+	waitFor(t, "the gate is free", func() bool { return !taken(other, exclusive) })
+	waitFor(t, "the lock is free", func() bool {
+		askAgain(other)
+		return other.try(t.Context(), exclusive) == nil
+	})
+	other.unlock()
+	waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= descriptorsBefore })
+}
+
+// A try that gets no answer is abandoned, and what it did is undone when the
+// answer comes at last.
+func TestAbandonedTryIsUndone(t *testing.T) {
+	daemon, path := mountFUSE(t, "works")
+	other := lockFileAt(t, path)
+	must(t, other.try(t.Context(), exclusive))
+	other.unlock()
+	before := descriptors(t, "self") + 1
+	for range 3 {
+		f := openLockFileAt(t, path)
+		stop(t, daemon)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		wantErr(t, "try", f.try(ctx, exclusive), context.DeadlineExceeded)
+		cancel()
+		if f.file != nil {
+			t.Error("the lock file still has a file that an abandoned call may lock")
+		}
+		daemon.Signal(unix.SIGCONT)
+		undone(t, other, before)
+		// With another descriptor. The abandoned call may come first.
+		waitFor(t, "the abandoned call is undone", func() bool {
+			err := f.try(t.Context(), exclusive)
+			if err != ErrLocked {
+				must(t, err)
+			}
+			return err == nil
+		})
+		f.unlock()
+		f.close()
+	}
+}
+
+// A wait that gets no answer is abandoned, and what it did is undone when the
+// answer comes at last.
+func TestAbandonedWaitIsUndone(t *testing.T) {
+	needKernelWait(t)
+	daemon, path := mountFUSE(t, "waits")
+	other, holder := lockFileAt(t, path), lockFileAt(t, path)
+	before := descriptors(t, "self") + 2 // kernelwait keeps one
+	for range 3 {
+		f := openLockFileAt(t, path)
+		must(t, holder.try(t.Context(), exclusive))
+		ctx, cancel := context.WithCancel(t.Context())
+		waiter := start(func() error { return f.wait(ctx, exclusive) })
+		pending(t, waiter)
+		stop(t, daemon)
+		cancel()
+		wantErr(t, "wait", finish(t, waiter), context.Canceled)
+		if f.file != nil {
+			t.Error("the lock file still has a file that an abandoned call may lock")
+		}
+		daemon.Signal(unix.SIGCONT)
+		holder.unlock()
+		f.close()
+		waitFor(t, "the gate is free", func() bool { return !taken(other, exclusive) })
+	}
+	daemon.Kill() // which answers the requests that wait
+	waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= before })
+}
+
+// A question that gets no answer changes nothing: the file stays, and stays
+// locked.
+func TestAbandonedQuestionKeepsFile(t *testing.T) {
+	daemon, path := mountFUSE(t, "works")
+	f, other := lockFileAt(t, path), lockFileAt(t, path)
+	must(t, f.try(t.Context(), shared))
+	askAgain(f)
+	stop(t, daemon)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	wantErr(t, "contended", f.contended(ctx, shared), context.DeadlineExceeded)
+	cancel()
+	daemon.Signal(unix.SIGCONT)
+	if f.file == nil {
+		t.Fatal("the lock file gave up its file")
+	}
+	wantErr(t, "a writer's try", other.try(t.Context(), exclusive), ErrLocked)
+	must(t, f.contended(t.Context(), shared))
+	f.unlock()
+	waitFor(t, "the lock is free", func() bool { return other.try(t.Context(), exclusive) == nil })
+	other.unlock()
+}
+
+// A gate that is opened just as the context ends is closed with the lock file.
+func TestGateOpenedAsContextEndsIsClosed(t *testing.T) {
+	localAndRemote(t, func(t *testing.T) {
+		path := lockPath(t)
+		before := descriptors(t, "self") + 1 // kernelwait keeps one
+		for range 500 {
+			f := openLockFileAt(t, path)
+			ctx, cancel := context.WithTimeout(t.Context(), rand.N(200*time.Microsecond))
+			if err := f.announce(ctx, exclusive); err != nil && err != context.DeadlineExceeded {
+				t.Error(err)
+			}
+			cancel()
+			f.withdraw()
+			f.close()
+		}
+		waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= before })
+	})
+}

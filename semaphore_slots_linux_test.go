@@ -1,0 +1,286 @@
+//go:build !interlock_bsd
+
+package interlock
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/interlock-go/interlock/internal/closewatch"
+	"github.com/interlock-go/interlock/internal/kernelwait"
+	"golang.org/x/sys/unix"
+)
+
+// withSpares returns a semaphore that has acquired units, and has a spare
+// descriptor for the slot of each.
+func withSpares(t *testing.T, name string, units, size int64) *FileSemaphore {
+	t.Helper()
+	s, waiter := newSemaphore(t, name, size), newSemaphore(t, name, size)
+	if !isLocal(s) {
+		t.Skip("no spare descriptors on a remote file system")
+	}
+	must(t, s.Acquire(t.Context(), units))
+	must(t, waiter.gate.waiting.try(shared)) // as if it were the head
+	s.Release(units)
+	must(t, waiter.gate.waiting.unlock())
+	time.Sleep(checkInterval)
+	must(t, s.Acquire(t.Context(), units))
+	for _, sl := range s.held {
+		if sl.spare == nil {
+			t.Fatal("no spare descriptor")
+		}
+	}
+	return s
+}
+
+// noMoreDescriptors limits the descriptors of the process to those that it has.
+func noMoreDescriptors(t *testing.T) (restore func()) {
+	t.Helper()
+	free := Must(unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)) // the lowest free number
+	unix.Close(free)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	low := limit
+	low.Cur = uint64(free)
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	restore = func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }
+	t.Cleanup(restore)
+	return restore
+}
+
+// Spare descriptors are closed when the process has no others for slot files.
+// The spares may be those of slots that callers hold, or of idle slots.
+func TestAcquireClosesSpareDescriptors(t *testing.T) {
+	t.Run("held", func(t *testing.T) {
+		s := withSpares(t, semName(t), 3, 5)
+		s.Release(1)
+		noMoreDescriptors(t)
+		for range 3 {
+			must(t, s.Acquire(t.Context(), 1))
+		}
+		s.Release(5)
+	})
+	t.Run("idle", func(t *testing.T) {
+		name := semName(t)
+		s, other := withSpares(t, name, 2, 3), newSemaphore(t, name, 3)
+		s.Release(2)
+		must(t, other.Acquire(t.Context(), 2))
+		noMoreDescriptors(t)
+		must(t, s.Acquire(t.Context(), 1))
+		s.Release(1)
+		other.Release(2)
+	})
+}
+
+// A spare descriptor that was closed to wake a waiter is replaced when the slot
+// is next acquired. All of them are closed with the semaphore.
+func TestSpareDescriptorIsReplaced(t *testing.T) {
+	name := semName(t)
+	if !isLocal(newSemaphore(t, name, 1)) {
+		t.Skip("no spare descriptors on a remote file system")
+	}
+	var fds, rounds int
+	for i := range 3 {
+		s, err := NewFileSemaphore(name, 1)
+		must(t, err)
+		other, err := NewFileSemaphore(name, 1)
+		must(t, err)
+		var last *closewatch.Spare
+		for others := 0; others < 2; {
+			must(t, s.Acquire(t.Context(), 1))
+			switch spare := s.held[0].spare; {
+			case spare == nil && last != nil:
+				t.Fatal("no new spare descriptor")
+			case spare != last:
+				last = spare
+				others++
+			}
+			w := acquiring(t.Context(), other, 1)
+			becomesHead(t, other)
+			s.Release(1) // uses the spare, unless the head looks at this very moment
+			must(t, finish(t, w))
+			other.Release(1)
+			if rounds++; rounds > 1000 {
+				t.Fatal("no spare descriptors")
+			}
+		}
+		must(t, s.Close())
+		must(t, other.Close())
+		if i == 0 {
+			fds = descriptors(t, "self")
+		}
+	}
+	waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds })
+}
+
+// The spare descriptor must be one of the new file.
+func TestReleaseWakesHeadAfterSlotReplaced(t *testing.T) {
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), withSpares(t, name, 1, 1)
+	other.Release(1)
+	wakesHead(t, s, func() {
+		must(t, os.Remove(s.slotPath(0)))
+		must(t, other.Acquire(t.Context(), 1))
+	}, func() { other.Release(1) })
+}
+
+// A process without a free descriptor closes the slot file itself.
+func TestReleaseWithoutDescriptorsWakesHead(t *testing.T) {
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	restore := func() {}
+	wakesHead(t, s, func() {
+		restore()
+		must(t, other.Acquire(t.Context(), 1))
+		other.held[0].dropSpare()
+	}, func() {
+		restore = noDescriptors(t)
+		other.Release(1)
+	})
+	restore()
+	wantTry(t, other, 1, true)
+	other.Release(1)
+}
+
+// The head wakes when several units are released at once, even if it does not
+// watch the slot file of the first: the file that it watches at that path is an
+// older one, which its own process holds.
+func TestReleaseOfManyWakesHead(t *testing.T) {
+	asleep, soon := sleepLong(t)
+	name := semName(t)
+	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
+	must(t, s.Acquire(t.Context(), 1))
+	must(t, other.Acquire(t.Context(), 1))
+	must(t, os.Remove(s.slotPath(0)))
+	must(t, other.Acquire(t.Context(), 1))
+	if other.held[1].file.path != s.slotPath(0) {
+		t.Fatal("the slots are in another order")
+	}
+	w := acquiring(t.Context(), s, 1)
+	time.Sleep(asleep)
+	begin := time.Now()
+	other.Release(2)
+	must(t, finish(t, w))
+	if d := time.Since(begin); d > soon {
+		t.Errorf("the head woke after %v", d)
+	}
+	s.Release(2)
+}
+
+// A release opens the slot file once more to wake the head. It must not open
+// anything that has come to the path, such as a FIFO.
+func TestReleaseOpensNoOtherFile(t *testing.T) {
+	for _, what := range []string{"file replaced", "directory replaced"} {
+		t.Run(what, func(t *testing.T) {
+			dir := filepath.Join(tempDir(t), "dir")
+			must(t, os.Mkdir(dir, 0o700))
+			name := filepath.Join(dir, "sem")
+			s, waiter := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+			wantTry(t, s, 1, true)
+			s.Release(1)
+			time.Sleep(2 * ctimeSettled)
+			wantTry(t, s, 1, true)                   // the process has just looked at the path
+			must(t, waiter.gate.waiting.try(shared)) // as if it were the head
+			defer waiter.gate.waiting.unlock()
+			path := s.slotPath(0)
+			if what == "file replaced" {
+				must(t, os.Remove(path))
+			} else {
+				must(t, os.Rename(dir, dir+".old"))
+				must(t, os.Mkdir(dir, 0o700))
+			}
+			must(t, unix.Mkfifo(path, 0o600))
+			inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+			must(t, err)
+			defer unix.Close(inotify)
+			_, err = unix.InotifyAddWatch(inotify, path, unix.IN_OPEN)
+			must(t, err)
+			s.Release(1)
+			if n, err := unix.Read(inotify, make([]byte, 4096)); err != unix.EAGAIN {
+				t.Errorf("the FIFO was opened: %d bytes of events, error %v", n, err)
+			}
+		})
+	}
+}
+
+// A slot file that cannot be unlocked is closed instead, and is opened again
+// for the next call.
+func TestSlotThatCannotBeUnlockedIsClosed(t *testing.T) {
+	localAndRemote(t, func(t *testing.T) {
+		name := semName(t)
+		s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+		wantTry(t, s, 1, true)
+		breakUnlock(t, s.held[0].file)
+		s.Release(1)
+		wantTry(t, other, 1, true)
+		other.Release(1)
+		wantTry(t, s, 1, true)
+		s.Release(1)
+	})
+}
+
+// The semaphore was the head of the queue before, and watched the old file.
+func TestTryAcquireReturnsAfterSlotReplaced(t *testing.T) {
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	must(t, other.Acquire(t.Context(), 1))
+	w := acquiring(t.Context(), s, 1)
+	becomesHead(t, s)
+	other.Release(1)
+	must(t, finish(t, w))
+	s.Release(1)
+
+	must(t, os.Remove(s.slotPath(0)))
+	must(t, other.Acquire(t.Context(), 1))
+	must(t, finish(t, start(func() error {
+		if s.TryAcquire(1) {
+			t.Error("acquired a unit that another holds")
+		}
+		return nil
+	})))
+	other.Release(1)
+	wantTry(t, s, 1, true)
+	s.Release(1)
+}
+
+// Files that are replaced are closed. No wait leaves a thread counted.
+func TestReplacedFilesLeaveNoDescriptor(t *testing.T) {
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	var fds int
+	for i := range 15 {
+		must(t, s.Acquire(t.Context(), 1))
+		w := acquiring(t.Context(), other, 1)
+		becomesHead(t, other)
+		s.Release(1)
+		must(t, finish(t, w))
+		other.Release(1)
+		for _, suffix := range []string{".00.lock", ".gate.lock"} {
+			must(t, os.Remove(name+suffix))
+		}
+		time.Sleep(checkInterval)
+		// Two spare descriptors and two wakers may or may not be open.
+		if n := descriptors(t, "self"); i == 2 {
+			fds = n
+		} else if i > 2 && n > fds+4 {
+			t.Errorf("%d descriptors, were %d", n, fds)
+		}
+	}
+	waitFor(t, "no thread waits", func() bool { return kernelwait.Waits() == 0 })
+}
+
+// The units that a process holds count, even if their slot files are gone. Only
+// other processes can have units by the new files.
+func TestUnitsOnRemovedSlotsCount(t *testing.T) {
+	name := semName(t)
+	s := newSemaphore(t, name, 2)
+	wantTry(t, s, 2, true)
+	for k := range int64(2) {
+		must(t, os.Remove(s.slotPath(k)))
+	}
+	wantTry(t, s, 1, false)
+	wantTry(t, s, 0, true)
+	s.Release(2)
+}
