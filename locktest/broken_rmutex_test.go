@@ -14,38 +14,94 @@ import (
 
 func init() {
 	const (
-		again     = "its owner locks it again and others do not"
-		cancelled = "a cancelled wait leaves nothing"
-		misuse    = "misuse panics and changes nothing"
+		again    = "OnlyOwnerLocksAgain"
+		canceled = "CanceledWaitLeavesNothing"
+		misuse   = "MisusePanicsAndChangesNothing"
 	)
-	breaks("RMutex knows one owner", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rOneOwner{m} }), "owners exclude each other", again)
-	breaks("RMutex is not reentrant", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rOnce{m} }), again)
-	breaks("Depth is 1 at most", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rShallow{m} }), again)
-	breaks("Depth waits", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rDepthWaits{FileRMutex: m} }), "Depth does not wait")
-	breaks("the first Unlock unlocks", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rUnlocksAll{m} }), again, "another owner waits until the last unlock", "Locker locks for its owner")
-	breaks("Unlock of another owner", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rCareless{m} }), misuse)
-	breaks("Unlock for another owner", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rUnlocksOther{FileRMutex: m} }), misuse)
-	breaks("the zero Owner locks", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rZero{m} }), misuse)
-	breaks("an owner waits once", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rWaitsOnce{FileRMutex: m} }), "goroutines of one owner get it together")
-	breaks("cancelled together", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rTogether{FileRMutex: m} }), "who waits takes over from who gives up")
-	breaks("a cancelled RMutex is locked later", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLater{m} }), cancelled, "all of an owner give up")
-	breaks("RMutex cannot be cancelled", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDeaf{m} }), cancelled, "all of an owner give up", "who waits takes over from who gives up")
-	breaks("RMutex granted and cancelled at once", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rBoth{m} }), "a cancel races the unlock")
-	breaks("an owner with an ended context", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rEnded{m} }), "a context that has ended fails")
-	breaks("each object is a lock for an owner", locktest.Locks{RMutex: hardlinked}, "objects of one name are one lock for an owner")
-	breaks("all objects are the same", locktest.Locks{RMutex: cached}, "objects of one name are one lock for an owner")
-	breaks("Do with a new owner", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoNew{m} }), "Do", "Do of several locks")
-	breaks("Do stays locked", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoKeeps{m} }), "Do", "Do unlocks after a panic")
-	breaks("Do has no error", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoNoError{m} }), "Do", "Do waits and can be cancelled")
-	breaks("Do recovers", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoRecovers{m} }), "Do unlocks after a panic")
-	breaks("Do calls nevertheless", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoCalls{m} }), "Do waits and can be cancelled")
-	breaks("Locker has an owner of its own", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLocker{m} }), "Locker locks for its owner")
-	breaks("RMutex is closed while in use", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rCloses{m} }), "Close")
-	breaks("RMutex is not closed", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rOpen{m} }), "Close")
-	breaks("RMutex leaks", r(func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLeaks{m} }), "leaves no goroutines")
-	breaks("RMutex outlives its owner", r(func(m *interlock.FileRMutex, name string) locktest.RMutex { return rMarked{m, marker(name + ".held")} }), "killed owner frees the lock")
-	breaks("RMutex's waiters outlive themselves", r(func(m *interlock.FileRMutex, name string) locktest.RMutex { return rTicket{m, marker(name + ".waits")} }), "killed waiter leaves nothing")
-	breaks("RMutex is a lease", r(func(m *interlock.FileRMutex, name string) locktest.RMutex { return rLease{m, lease(name + ".pid")} }), "stopped owner keeps the lock")
+	registerR("RMutexIgnoresOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rOneOwner{m} },
+		"OwnersExcludeEachOther", again)
+	registerR("RMutexNotReentrant",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rNotReentrant{m} },
+		again)
+	registerR("DepthAtMostOne",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDepthAtMostOne{m} },
+		again)
+	registerR("DepthBlocks",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rDepthBlocks{FileRMutex: m} },
+		"DepthDoesNotBlock")
+	registerR("RMutexUnlocksAllLevels",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rUnlocksAllLevels{m} },
+		again, "OtherOwnerWaitsForLastUnlock", "LockerLocksForItsOwner")
+	registerR("RMutexIgnoresMisuse",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rIgnoresMisuse{m} },
+		misuse)
+	registerR("UnlockUnlocksOtherOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rUnlocksOther{FileRMutex: m} },
+		misuse)
+	registerR("RMutexAcceptsZeroOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rAcceptsZeroOwner{m} },
+		misuse)
+	registerR("OneWaiterPerOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rOneWaiterPerOwner{FileRMutex: m} },
+		"GoroutinesOfOneOwnerLockTogether")
+	registerR("CancelCancelsAllWaiters",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return &rCancelsTogether{FileRMutex: m} },
+		"WaitersSurviveCancelOfAnother")
+	registerR("RMutexLocksAfterCancel",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLocksAfterCancel{m} },
+		canceled, "NextOwnerLocksAfterAllCanceled")
+	registerR("RMutexIgnoresCancel",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rIgnoresCancel{m} },
+		canceled, "NextOwnerLocksAfterAllCanceled", "WaitersSurviveCancelOfAnother")
+	registerR("RMutexFailsButLocks",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rFailsButLocks{m} },
+		"CancelDuringUnlockLosesNothing")
+	registerR("RMutexIgnoresDoneContextOfOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rIgnoresDone{m} },
+		"DoneContextFails")
+	register("LockPerObjectOfOwner", locktest.Locks{RMutex: lockPerObject}, "ObjectsOfOneNameAreOneLock")
+	register("OneObjectForAllCallers", locktest.Locks{RMutex: oneObjectForAll}, "ObjectsOfOneNameAreOneLock")
+	registerR("DoAlwaysCreatesOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoNewOwner{m} },
+		"Do", "DoNestsAcrossLocks")
+	registerR("DoStaysLocked",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoStaysLocked{m} },
+		"Do", "DoUnlocksAfterPanic")
+	registerR("DoDropsError",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoDropsError{m} },
+		"Do", "DoWaitCanBeCanceled")
+	registerR("DoRecovers",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoRecovers{m} },
+		"DoUnlocksAfterPanic")
+	registerR("DoCallsWithoutLock",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rDoCallsAnyway{m} },
+		"DoWaitCanBeCanceled")
+	registerR("LockerUsesOtherOwner",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLockerOtherOwner{m} },
+		"LockerLocksForItsOwner")
+	registerR("RMutexClosesInUse",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rClosesInUse{m} },
+		"Close")
+	registerR("RMutexNeverCloses",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rNeverCloses{m} },
+		"Close")
+	registerR("RMutexLeaksGoroutine",
+		func(m *interlock.FileRMutex, _ string) locktest.RMutex { return rLeaks{m} },
+		"LeavesNoGoroutines")
+	registerR("RMutexSurvivesItsOwner",
+		func(m *interlock.FileRMutex, name string) locktest.RMutex {
+			return rMarksHolder{m, marker(name + ".held")}
+		},
+		"KilledOwnerFreesLock")
+	registerR("RMutexKeepsDeadWaiter",
+		func(m *interlock.FileRMutex, name string) locktest.RMutex {
+			return rMarksWaiter{m, marker(name + ".waits")}
+		},
+		"KilledWaiterLeavesNothing")
+	registerR("RMutexIsLease",
+		func(m *interlock.FileRMutex, name string) locktest.RMutex { return rLease{m, lease(name + ".pid")} },
+		"StoppedOwnerKeepsLock")
 }
 
 var theOwner = interlock.NewOwner()
@@ -60,51 +116,54 @@ func (m rOneOwner) LockContext(ctx context.Context, _ interlock.Owner) error {
 	return m.FileRMutex.LockContext(ctx, theOwner)
 }
 
-type rOnce struct{ *interlock.FileRMutex }
+type rNotReentrant struct{ *interlock.FileRMutex }
 
-func (m rOnce) TryLock(o interlock.Owner) bool { return m.Depth(o) == 0 && m.FileRMutex.TryLock(o) }
+func (m rNotReentrant) TryLock(o interlock.Owner) bool {
+	return m.Depth(o) == 0 && m.FileRMutex.TryLock(o)
+}
 
-type rShallow struct{ *interlock.FileRMutex }
+type rDepthAtMostOne struct{ *interlock.FileRMutex }
 
-func (m rShallow) Depth(o interlock.Owner) int { return min(1, m.FileRMutex.Depth(o)) }
+func (m rDepthAtMostOne) Depth(o interlock.Owner) int { return min(1, m.FileRMutex.Depth(o)) }
 
-type rDepthWaits struct {
+type rDepthBlocks struct {
 	*interlock.FileRMutex
 	mu sync.Mutex
 }
 
-func (m *rDepthWaits) Lock(o interlock.Owner) {
+func (m *rDepthBlocks) Lock(o interlock.Owner) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.FileRMutex.Lock(o)
 }
-func (m *rDepthWaits) Depth(o interlock.Owner) int {
+func (m *rDepthBlocks) Depth(o interlock.Owner) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.FileRMutex.Depth(o)
 }
 
-type rUnlocksAll struct{ *interlock.FileRMutex }
+type rUnlocksAllLevels struct{ *interlock.FileRMutex }
 
-func (m rUnlocksAll) Unlock(o interlock.Owner) {
+func (m rUnlocksAllLevels) Unlock(o interlock.Owner) {
 	for m.Depth(o) > 0 {
 		m.FileRMutex.Unlock(o)
 	}
 }
 
-func (m rUnlocksAll) Locker(o interlock.Owner) sync.Locker { return rOwned{m, o} }
+func (m rUnlocksAllLevels) Locker(o interlock.Owner) sync.Locker { return rLockerOf{m, o} }
 
-type rOwned struct {
+// rLockerOf is a Locker for one owner.
+type rLockerOf struct {
 	locktest.RMutex
 	o interlock.Owner
 }
 
-func (m rOwned) Lock()   { m.RMutex.Lock(m.o) }
-func (m rOwned) Unlock() { m.RMutex.Unlock(m.o) }
+func (m rLockerOf) Lock()   { m.RMutex.Lock(m.o) }
+func (m rLockerOf) Unlock() { m.RMutex.Unlock(m.o) }
 
-type rCareless struct{ *interlock.FileRMutex }
+type rIgnoresMisuse struct{ *interlock.FileRMutex }
 
-func (m rCareless) Unlock(o interlock.Owner) { swallow(func() { m.FileRMutex.Unlock(o) }) }
+func (m rIgnoresMisuse) Unlock(o interlock.Owner) { ignorePanic(func() { m.FileRMutex.Unlock(o) }) }
 
 type rUnlocksOther struct {
 	*interlock.FileRMutex
@@ -114,37 +173,39 @@ type rUnlocksOther struct {
 func (m *rUnlocksOther) Lock(o interlock.Owner) { m.FileRMutex.Lock(o); m.last.Store(o) }
 func (m *rUnlocksOther) Unlock(o interlock.Owner) {
 	if last, ok := m.last.Load().(interlock.Owner); ok && last != o {
-		swallow(func() { m.FileRMutex.Unlock(last) })
+		ignorePanic(func() { m.FileRMutex.Unlock(last) })
 	}
 	m.FileRMutex.Unlock(o)
 }
 
-type rZero struct{ *interlock.FileRMutex }
+type rAcceptsZeroOwner struct{ *interlock.FileRMutex }
 
-func (m rZero) TryLock(o interlock.Owner) bool {
+func (m rAcceptsZeroOwner) TryLock(o interlock.Owner) bool {
 	return o != interlock.Owner{} && m.FileRMutex.TryLock(o)
 }
 
-type rWaitsOnce struct {
+// rOneWaiterPerOwner panics when a second goroutine of an owner waits.
+type rOneWaiterPerOwner struct {
 	*interlock.FileRMutex
 	waiting sync.Map
 }
 
-func (m *rWaitsOnce) Lock(o interlock.Owner) {
+func (m *rOneWaiterPerOwner) Lock(o interlock.Owner) {
 	if _, ok := m.waiting.LoadOrStore(o, true); ok && m.Depth(o) == 0 {
-		panic("it waits already")
+		panic("the owner already waits")
 	}
 	m.FileRMutex.Lock(o)
 	m.waiting.Delete(o)
 }
 
-type rTogether struct {
+// rCancelsTogether cancels all waiters when one is canceled.
+type rCancelsTogether struct {
 	*interlock.FileRMutex
 	mu      sync.Mutex
 	cancels []context.CancelFunc
 }
 
-func (m *rTogether) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m *rCancelsTogether) LockContext(ctx context.Context, o interlock.Owner) error {
 	ctx, cancel := context.WithCancel(ctx)
 	m.mu.Lock()
 	m.cancels = append(m.cancels, cancel)
@@ -160,29 +221,32 @@ func (m *rTogether) LockContext(ctx context.Context, o interlock.Owner) error {
 	return err
 }
 
-type rLater struct{ *interlock.FileRMutex }
+// rLocksAfterCancel locks after the call was canceled and returned.
+type rLocksAfterCancel struct{ *interlock.FileRMutex }
 
-func (m rLater) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m rLocksAfterCancel) LockContext(ctx context.Context, o interlock.Owner) error {
 	err := m.FileRMutex.LockContext(ctx, o)
 	if err != nil {
-		go swallow(func() { m.Lock(o) })
+		go ignorePanic(func() { m.Lock(o) })
 		time.Sleep(10 * time.Millisecond)
 	}
 	return err
 }
 
-type rDeaf struct{ *interlock.FileRMutex }
+type rIgnoresCancel struct{ *interlock.FileRMutex }
 
-func (m rDeaf) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m rIgnoresCancel) LockContext(ctx context.Context, o interlock.Owner) error {
 	if ctx.Err() == nil {
 		m.Lock(o)
 	}
 	return ctx.Err()
 }
 
-type rBoth struct{ *interlock.FileRMutex }
+// rFailsButLocks returns the error of a context that ends just after the call
+// got the lock, and keeps the lock.
+type rFailsButLocks struct{ *interlock.FileRMutex }
 
-func (m rBoth) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m rFailsButLocks) LockContext(ctx context.Context, o interlock.Owner) error {
 	if err := m.FileRMutex.LockContext(ctx, o); err != nil {
 		return err
 	}
@@ -190,17 +254,18 @@ func (m rBoth) LockContext(ctx context.Context, o interlock.Owner) error {
 	return ctx.Err()
 }
 
-type rEnded struct{ *interlock.FileRMutex }
+type rIgnoresDone struct{ *interlock.FileRMutex }
 
-func (m rEnded) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m rIgnoresDone) LockContext(ctx context.Context, o interlock.Owner) error {
 	if m.Depth(o) > 0 {
-		ctx = ifEnded(ctx)
+		ctx = ignoreDone(ctx)
 	}
 	return m.FileRMutex.LockContext(ctx, o)
 }
 
-// hardlinked are locks for each of which the file has another name.
-func hardlinked(name string) (locktest.RMutex, error) {
+// lockPerObject opens the lock file by a new hard link, so that each object is
+// a separate lock for an owner.
+func lockPerObject(name string) (locktest.RMutex, error) {
 	if f, err := os.OpenFile(name, os.O_CREATE, 0o600); err == nil {
 		f.Close()
 	}
@@ -211,23 +276,25 @@ func hardlinked(name string) (locktest.RMutex, error) {
 	return files.RMutex(link)
 }
 
-var cache sync.Map
+// oneObject has the object that oneObjectForAll returns, by name.
+var oneObject sync.Map
 
-func cached(name string) (locktest.RMutex, error) {
+func oneObjectForAll(name string) (locktest.RMutex, error) {
 	m, err := files.RMutex(name)
-	first, _ := cache.LoadOrStore(name, m)
-	return rOpen{first.(*interlock.FileRMutex)}, err
+	first, _ := oneObject.LoadOrStore(name, m)
+	return rNeverCloses{first.(*interlock.FileRMutex)}, err
 }
 
-type rDoNew struct{ *interlock.FileRMutex }
+type rDoNewOwner struct{ *interlock.FileRMutex }
 
-func (m rDoNew) Do(ctx context.Context, f func(ctx context.Context) error) error {
+func (m rDoNewOwner) Do(ctx context.Context, f func(ctx context.Context) error) error {
 	return m.FileRMutex.Do(interlock.ContextWithOwner(ctx, interlock.NewOwner()), f)
 }
 
-type rDoKeeps struct{ *interlock.FileRMutex }
+// rDoStaysLocked unlocks too few times when the function fails or panics.
+type rDoStaysLocked struct{ *interlock.FileRMutex }
 
-func (m rDoKeeps) Do(ctx context.Context, f func(ctx context.Context) error) error {
+func (m rDoStaysLocked) Do(ctx context.Context, f func(ctx context.Context) error) error {
 	return m.FileRMutex.Do(ctx, func(ctx context.Context) error {
 		o, _ := interlock.OwnerFromContext(ctx)
 		m.Lock(o)
@@ -239,9 +306,9 @@ func (m rDoKeeps) Do(ctx context.Context, f func(ctx context.Context) error) err
 	})
 }
 
-type rDoNoError struct{ *interlock.FileRMutex }
+type rDoDropsError struct{ *interlock.FileRMutex }
 
-func (m rDoNoError) Do(ctx context.Context, f func(ctx context.Context) error) error {
+func (m rDoDropsError) Do(ctx context.Context, f func(ctx context.Context) error) error {
 	m.FileRMutex.Do(ctx, f)
 	return nil
 }
@@ -253,9 +320,9 @@ func (m rDoRecovers) Do(ctx context.Context, f func(ctx context.Context) error) 
 	return m.FileRMutex.Do(ctx, f)
 }
 
-type rDoCalls struct{ *interlock.FileRMutex }
+type rDoCallsAnyway struct{ *interlock.FileRMutex }
 
-func (m rDoCalls) Do(ctx context.Context, f func(ctx context.Context) error) error {
+func (m rDoCallsAnyway) Do(ctx context.Context, f func(ctx context.Context) error) error {
 	err := m.FileRMutex.Do(ctx, f)
 	if err != nil && err == ctx.Err() {
 		f(ctx)
@@ -263,17 +330,17 @@ func (m rDoCalls) Do(ctx context.Context, f func(ctx context.Context) error) err
 	return err
 }
 
-type rLocker struct{ *interlock.FileRMutex }
+type rLockerOtherOwner struct{ *interlock.FileRMutex }
 
-func (m rLocker) Locker(interlock.Owner) sync.Locker { return m.FileRMutex.Locker(theOwner) }
+func (m rLockerOtherOwner) Locker(interlock.Owner) sync.Locker { return m.FileRMutex.Locker(theOwner) }
 
-type rCloses struct{ *interlock.FileRMutex }
+type rClosesInUse struct{ *interlock.FileRMutex }
 
-func (m rCloses) Close() error { m.FileRMutex.Close(); return nil }
+func (m rClosesInUse) Close() error { m.FileRMutex.Close(); return nil }
 
-type rOpen struct{ *interlock.FileRMutex }
+type rNeverCloses struct{ *interlock.FileRMutex }
 
-func (m rOpen) Close() error { return nil }
+func (m rNeverCloses) Close() error { return nil }
 
 type rLeaks struct{ *interlock.FileRMutex }
 
@@ -282,42 +349,45 @@ func (m rLeaks) LockContext(ctx context.Context, o interlock.Owner) error {
 	return m.FileRMutex.LockContext(ctx, o)
 }
 
-type rMarked struct {
+// rMarksHolder stays locked when its owner is killed.
+type rMarksHolder struct {
 	*interlock.FileRMutex
 	held marker
 }
 
-func (m rMarked) Lock(o interlock.Owner) {
+func (m rMarksHolder) Lock(o interlock.Owner) {
 	m.FileRMutex.Lock(o)
 	if m.Depth(o) == 1 {
 		m.held.set(context.Background())
 	}
 }
-func (m rMarked) Unlock(o interlock.Owner) {
+func (m rMarksHolder) Unlock(o interlock.Owner) {
 	if m.Depth(o) == 1 {
 		m.held.clear()
 	}
 	m.FileRMutex.Unlock(o)
 }
 
-type rTicket struct {
+// rMarksWaiter keeps the place of a waiter that is killed.
+type rMarksWaiter struct {
 	*interlock.FileRMutex
 	waits marker
 }
 
-func (m rTicket) LockContext(ctx context.Context, o interlock.Owner) error {
+func (m rMarksWaiter) LockContext(ctx context.Context, o interlock.Owner) error {
 	if err := m.waits.set(ctx); err != nil {
 		return err
 	}
 	defer m.waits.clear()
 	return m.FileRMutex.LockContext(ctx, o)
 }
-func (m rTicket) Lock(o interlock.Owner) {
+func (m rMarksWaiter) Lock(o interlock.Owner) {
 	if err := m.LockContext(context.Background(), o); err != nil {
-		panic(errors.New("not locked"))
+		panic(errors.New("the lock was not acquired"))
 	}
 }
 
+// rLease loses the lock while its owner is stopped.
 type rLease struct {
 	*interlock.FileRMutex
 	held lease
@@ -326,4 +396,4 @@ type rLease struct {
 func (m rLease) Lock(o interlock.Owner) {
 	m.held.wait(func(ctx context.Context) error { return m.LockContext(ctx, o) })
 }
-func (m rLease) Unlock(o interlock.Owner) { swallow(func() { m.FileRMutex.Unlock(o) }) }
+func (m rLease) Unlock(o interlock.Owner) { ignorePanic(func() { m.FileRMutex.Unlock(o) }) }

@@ -17,62 +17,116 @@ import (
 
 func init() {
 	const (
-		served     = "who waits for one object is served in order"
-		overtaken  = "a waiting one is not overtaken by tries"
-		lighter    = "a waiting one is not overtaken by who needs less"
-		starve     = "light ones do not starve a heavy one"
-		busy       = "a busy line lets other processes in"
-		deadlock   = "who want everything do not wait for each other"
-		inUse      = "never more units in use than there are"
-		tooMany    = "who wants more than the size waits and holds up nobody"
-		freesAll   = "a cancelled wait frees all that it had"
-		misuse     = "misuse panics and changes nothing"
-		oneSize    = "the size is one for all"
-		nothing    = "to acquire nothing takes waiting in line"
-		ended      = "a context that has ended fails"
-		killed     = "killed process frees its units"
-		killedHead = "killed head of the queue leaves nothing"
+		served         = "WaitersOfOneObjectServedInOrder"
+		overtaken      = "TryDoesNotOvertakeWaiter"
+		smaller        = "SmallerAcquireDoesNotOvertake"
+		largeStarved   = "LargeAcquireNotStarvedBySmallOnes"
+		processStarved = "WaiterNotStarvedByBusyProcess"
+		deadlock       = "AcquiresOfAllUnitsDoNotDeadlock"
+		inUse          = "NeverExceedsSize"
+		oversized      = "OversizedAcquireBlocksOnlyItself"
+		freesUnits     = "CanceledWaitFreesItsUnits"
+		misuse         = "MisusePanicsAndChangesNothing"
+		sizeShared     = "SizeIsSharedByAllObjects"
+		acquireZero    = "AcquireZeroWaitsInLine"
+		doneContext    = "DoneContextFails"
+		killedHolder   = "KilledHolderFreesUnits"
+		killedFirst    = "KilledFirstWaiterLeavesNothing"
 	)
-	breaks("one unit more", locktest.Locks{Semaphore: oneMore}, inUse, "all units or none", "size zero")
-	breaks("Semaphore polls", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semPolls{s} }), served, overtaken, lighter, starve)
-	breaks("units one by one", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semOneByOne{s} }), deadlock)
-	breaks("TryAcquire keeps some", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semTryKeeps{s} }), "all units or none")
-	breaks("a cancelled wait keeps one", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semKeepsOne{s} }), freesAll, "an expired wait leaves nothing", "cancelled ones leave the line")
-	breaks("Semaphore cannot be cancelled", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semDeaf{s} }), freesAll, "cancelled ones leave the line", "an expired wait leaves nothing")
-	breaks("Semaphore granted and cancelled at once", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semBoth{s} }), "a cancel races the release")
-	breaks("Semaphore wraps the context's error", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semWraps{s} }), ended, "an expired wait leaves nothing")
-	breaks("Release of too many", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semCareless{s} }), misuse)
-	breaks("Release of too many releases all", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return &semAllOut{FileSemaphore: s} }), misuse)
-	breaks("Acquire of a negative number", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semNegative{s} }), misuse)
-	breaks("units belong together", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return &semTogether{FileSemaphore: s} }), "units belong to nobody in particular")
-	breaks("more than the size is refused", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semRefuses{s} }), tooMany, "size zero")
-	breaks("more than the size holds up", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semHoldsUp{s} }), tooMany)
-	breaks("Acquire with an ended context", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semEnded{s} }), ended)
-	breaks("nothing is had at once", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semNothing{s} }), nothing, ended)
-	breaks("each size is a semaphore", locktest.Locks{Semaphore: sized}, oneSize)
-	breaks("the sizes are not named", locktest.Locks{Semaphore: unnamed}, oneSize)
-	breaks("the size in use is not named, but the path is", locktest.Locks{Semaphore: halfNamed}, oneSize)
-	breaks("Semaphore has another size in other processes", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semSizeElsewhere{s} }),
-		"all units or none", "a new size holds when nobody uses the old")
-	breaks("the first size is for ever", locktest.Locks{Semaphore: firstSize}, "a new size holds when nobody uses the old")
-	breaks("Semaphore has another size", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semSize{s} }), "all units or none", "a new size holds when nobody uses the old")
-	breaks("Semaphore is closed while in use", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semCloses{s} }), "Close")
-	breaks("Semaphore is not closed", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semOpen{s} }), "Close")
-	breaks("Semaphore leaks", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semLeaks{s} }), "leaves no goroutines")
-	breaks("Semaphore counts in a file", sem(func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
-		return semCounts{s, interlock.Must(interlock.NewFileRWMutex(name + ".count"))}
-	}), killed, "killed at any moment", killedHead)
-	breaks("Semaphore's waiters outlive themselves", sem(func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
-		return semTicket{s, marker(name + ".waits")}
-	}), killedHead)
-	breaks("Semaphore is a lease", sem(func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
-		return semLease{s, lease(name + ".pid")}
-	}), "stopped process keeps its units")
-	breaks("Semaphore is handed on for ever", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return &semCohort{FileSemaphore: s} }), busy)
-	breaks("a cancelled head stays", sem(func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semStays{s} }), freesAll)
+	register("SemaphoreHasOneUnitMore", locktest.Locks{Semaphore: oneUnitMore},
+		inUse, "AcquireIsAllOrNothing", "SizeZero")
+	registerSem("SemaphorePolls",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semPolls{s} },
+		served, overtaken, smaller, largeStarved)
+	registerSem("UnitsAcquiredOneByOne",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semOneByOne{s} },
+		deadlock)
+	registerSem("TryAcquireKeepsUnits",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semTryKeepsUnits{s} },
+		"AcquireIsAllOrNothing")
+	registerSem("CanceledWaitKeepsUnit",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semKeepsUnit{s} },
+		freesUnits, "ExpiredWaitLeavesNothing", "CanceledWaiterLeavesLine")
+	registerSem("SemaphoreIgnoresCancel",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semIgnoresCancel{s} },
+		freesUnits, "CanceledWaiterLeavesLine", "ExpiredWaitLeavesNothing")
+	registerSem("SemaphoreFailsButAcquires",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semFailsButAcquires{s} },
+		"CancelDuringReleaseLosesNothing")
+	registerSem("SemaphoreWrapsContextError",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semWrapsError{s} },
+		doneContext, "ExpiredWaitLeavesNothing")
+	registerSem("SemaphoreIgnoresMisuse",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semIgnoresMisuse{s} },
+		misuse)
+	registerSem("SemaphoreReleasesAllOnMisuse",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore {
+			return &semReleasesAll{FileSemaphore: s}
+		},
+		misuse)
+	registerSem("AcquireAcceptsNegative",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semAcceptsNegative{s} },
+		misuse)
+	registerSem("UnitsMustBeReleasedTogether",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore {
+			return &semUnitsBelongTogether{FileSemaphore: s}
+		},
+		"UnitsAreInterchangeable")
+	registerSem("OversizedAcquireFails",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semRefusesOversized{s} },
+		oversized, "SizeZero")
+	registerSem("OversizedAcquireBlocksAll",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semOversizedBlocksAll{s} },
+		oversized)
+	registerSem("SemaphoreIgnoresDoneContext",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semIgnoresDone{s} },
+		doneContext)
+	registerSem("AcquireZeroAtOnce",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semZeroAtOnce{s} },
+		acquireZero, doneContext)
+	register("SemaphorePerSize", locktest.Locks{Semaphore: semaphorePerSize}, sizeShared)
+	register("ErrorWithoutSizes", locktest.Locks{Semaphore: errorWithoutSizes}, sizeShared)
+	register("ErrorWithoutSizeInUse", locktest.Locks{Semaphore: errorWithoutOldSize}, sizeShared)
+	registerSem("WrongSizeRemotely",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semWrongSizeRemotely{s} },
+		"AcquireIsAllOrNothing", "UnusedSemaphoreAcceptsNewSize")
+	register("FirstSizeForever", locktest.Locks{Semaphore: firstSizeForever}, "UnusedSemaphoreAcceptsNewSize")
+	registerSem("WrongSize",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semWrongSize{s} },
+		"AcquireIsAllOrNothing", "UnusedSemaphoreAcceptsNewSize")
+	registerSem("SemaphoreClosesInUse",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semClosesInUse{s} },
+		"Close")
+	registerSem("SemaphoreNeverCloses",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semNeverCloses{s} },
+		"Close")
+	registerSem("SemaphoreLeaksGoroutine",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semLeaks{s} },
+		"LeavesNoGoroutines")
+	registerSem("SemaphoreCountsInFile",
+		func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
+			return semCountsInFile{s, interlock.Must(interlock.NewFileRWMutex(name + ".count"))}
+		},
+		killedHolder, "KilledAnytimeFreesUnits", killedFirst)
+	registerSem("SemaphoreKeepsDeadWaiter",
+		func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
+			return semMarksWaiter{s, marker(name + ".waits")}
+		},
+		killedFirst)
+	registerSem("SemaphoreIsLease",
+		func(s *interlock.FileSemaphore, name string) locktest.Semaphore {
+			return semLease{s, lease(name + ".pid")}
+		},
+		"StoppedHolderKeepsUnits")
+	registerSem("SemaphoreNeverLeavesProcess",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return &semCohort{FileSemaphore: s} },
+		processStarved)
+	registerSem("CanceledWaiterStaysInLine",
+		func(s *interlock.FileSemaphore, _ string) locktest.Semaphore { return semStaysInLine{s} },
+		freesUnits)
 }
 
-// biggerSemaphore has more units than it says.
+// A biggerSemaphore has more units than Size returns.
 type biggerSemaphore struct {
 	*interlock.FileSemaphore
 	size int64
@@ -80,7 +134,7 @@ type biggerSemaphore struct {
 
 func (s biggerSemaphore) Size() int64 { return s.size }
 
-func oneMore(name string, size int64) (locktest.Semaphore, error) {
+func oneUnitMore(name string, size int64) (locktest.Semaphore, error) {
 	s, err := interlock.NewFileSemaphore(name, size+1)
 	return biggerSemaphore{s, size}, err
 }
@@ -109,9 +163,9 @@ func (s semOneByOne) Acquire(ctx context.Context, n int64) error {
 	return nil
 }
 
-type semTryKeeps struct{ *interlock.FileSemaphore }
+type semTryKeepsUnits struct{ *interlock.FileSemaphore }
 
-func (s semTryKeeps) TryAcquire(n int64) bool {
+func (s semTryKeepsUnits) TryAcquire(n int64) bool {
 	for range n {
 		if !s.FileSemaphore.TryAcquire(1) {
 			return false
@@ -120,9 +174,10 @@ func (s semTryKeeps) TryAcquire(n int64) bool {
 	return true
 }
 
-type semKeepsOne struct{ *interlock.FileSemaphore }
+// semKeepsUnit keeps a unit when it is canceled.
+type semKeepsUnit struct{ *interlock.FileSemaphore }
 
-func (s semKeepsOne) Acquire(ctx context.Context, n int64) error {
+func (s semKeepsUnit) Acquire(ctx context.Context, n int64) error {
 	err := s.FileSemaphore.Acquire(ctx, n)
 	if err != nil {
 		go s.FileSemaphore.Acquire(context.Background(), 1)
@@ -131,10 +186,10 @@ func (s semKeepsOne) Acquire(ctx context.Context, n int64) error {
 	return err
 }
 
-// semStays stays in line when it is cancelled.
-type semStays struct{ *interlock.FileSemaphore }
+// semStaysInLine stays in line when it is canceled.
+type semStaysInLine struct{ *interlock.FileSemaphore }
 
-func (s semStays) Acquire(ctx context.Context, n int64) error {
+func (s semStaysInLine) Acquire(ctx context.Context, n int64) error {
 	err := s.FileSemaphore.Acquire(ctx, n)
 	if err != nil {
 		go s.FileSemaphore.Acquire(context.Background(), n)
@@ -143,18 +198,20 @@ func (s semStays) Acquire(ctx context.Context, n int64) error {
 	return err
 }
 
-type semDeaf struct{ *interlock.FileSemaphore }
+type semIgnoresCancel struct{ *interlock.FileSemaphore }
 
-func (s semDeaf) Acquire(ctx context.Context, n int64) error {
+func (s semIgnoresCancel) Acquire(ctx context.Context, n int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	return s.FileSemaphore.Acquire(context.Background(), n)
 }
 
-type semBoth struct{ *interlock.FileSemaphore }
+// semFailsButAcquires returns the error of a context that ends just after the
+// call got its units, and keeps the units.
+type semFailsButAcquires struct{ *interlock.FileSemaphore }
 
-func (s semBoth) Acquire(ctx context.Context, n int64) error {
+func (s semFailsButAcquires) Acquire(ctx context.Context, n int64) error {
 	if err := s.FileSemaphore.Acquire(ctx, n); err != nil {
 		return err
 	}
@@ -162,32 +219,33 @@ func (s semBoth) Acquire(ctx context.Context, n int64) error {
 	return ctx.Err()
 }
 
-type semWraps struct{ *interlock.FileSemaphore }
+type semWrapsError struct{ *interlock.FileSemaphore }
 
-func (s semWraps) Acquire(ctx context.Context, n int64) error {
+func (s semWrapsError) Acquire(ctx context.Context, n int64) error {
 	if err := s.FileSemaphore.Acquire(ctx, n); err != nil {
 		return fmt.Errorf("acquire: %w", err)
 	}
 	return nil
 }
 
-type semCareless struct{ *interlock.FileSemaphore }
+type semIgnoresMisuse struct{ *interlock.FileSemaphore }
 
-func (s semCareless) Release(n int64) { swallow(func() { s.FileSemaphore.Release(n) }) }
+func (s semIgnoresMisuse) Release(n int64) { ignorePanic(func() { s.FileSemaphore.Release(n) }) }
 
-type semAllOut struct {
+// semReleasesAll releases all units where Release should panic.
+type semReleasesAll struct {
 	*interlock.FileSemaphore
 	used atomic.Int64
 }
 
-func (s *semAllOut) Acquire(ctx context.Context, n int64) error {
+func (s *semReleasesAll) Acquire(ctx context.Context, n int64) error {
 	err := s.FileSemaphore.Acquire(ctx, n)
 	if err == nil {
 		s.used.Add(n)
 	}
 	return err
 }
-func (s *semAllOut) Release(n int64) {
+func (s *semReleasesAll) Release(n int64) {
 	if used := s.used.Load(); n > used {
 		s.FileSemaphore.Release(used)
 		s.used.Store(0)
@@ -197,41 +255,43 @@ func (s *semAllOut) Release(n int64) {
 	s.FileSemaphore.Release(n)
 }
 
-type semNegative struct{ *interlock.FileSemaphore }
+type semAcceptsNegative struct{ *interlock.FileSemaphore }
 
-func (s semNegative) Acquire(ctx context.Context, n int64) error {
+func (s semAcceptsNegative) Acquire(ctx context.Context, n int64) error {
 	return s.FileSemaphore.Acquire(ctx, max(n, 0))
 }
 
-// semTogether takes units back only as many at a time as were acquired.
-type semTogether struct {
+// semUnitsBelongTogether panics unless the units of one call of Acquire are
+// released in one call of Release.
+type semUnitsBelongTogether struct {
 	*interlock.FileSemaphore
 	had sync.Map
 }
 
-func (s *semTogether) Acquire(ctx context.Context, n int64) error {
+func (s *semUnitsBelongTogether) Acquire(ctx context.Context, n int64) error {
 	s.had.Store(n, true)
 	return s.FileSemaphore.Acquire(ctx, n)
 }
-func (s *semTogether) Release(n int64) {
+func (s *semUnitsBelongTogether) Release(n int64) {
 	if _, ok := s.had.LoadAndDelete(n); !ok {
-		panic("not as many as were acquired")
+		panic("released another number of units than were acquired")
 	}
 	s.FileSemaphore.Release(n)
 }
 
-type semRefuses struct{ *interlock.FileSemaphore }
+type semRefusesOversized struct{ *interlock.FileSemaphore }
 
-func (s semRefuses) Acquire(ctx context.Context, n int64) error {
+func (s semRefusesOversized) Acquire(ctx context.Context, n int64) error {
 	if n > s.Size() {
 		return fs.ErrInvalid
 	}
 	return s.FileSemaphore.Acquire(ctx, n)
 }
 
-type semHoldsUp struct{ *interlock.FileSemaphore }
+// semOversizedBlocksAll lets an acquisition of too many units block all others.
+type semOversizedBlocksAll struct{ *interlock.FileSemaphore }
 
-func (s semHoldsUp) Acquire(ctx context.Context, n int64) error {
+func (s semOversizedBlocksAll) Acquire(ctx context.Context, n int64) error {
 	if n <= s.Size() {
 		return s.FileSemaphore.Acquire(ctx, n)
 	}
@@ -242,76 +302,76 @@ func (s semHoldsUp) Acquire(ctx context.Context, n int64) error {
 	return ctx.Err()
 }
 
-type semEnded struct{ *interlock.FileSemaphore }
+type semIgnoresDone struct{ *interlock.FileSemaphore }
 
-func (s semEnded) Acquire(ctx context.Context, n int64) error {
+func (s semIgnoresDone) Acquire(ctx context.Context, n int64) error {
 	if s.TryAcquire(n) {
 		return nil
 	}
 	return s.FileSemaphore.Acquire(ctx, n)
 }
 
-type semNothing struct{ *interlock.FileSemaphore }
+type semZeroAtOnce struct{ *interlock.FileSemaphore }
 
-func (s semNothing) Acquire(ctx context.Context, n int64) error {
+func (s semZeroAtOnce) Acquire(ctx context.Context, n int64) error {
 	if n == 0 {
 		return nil
 	}
 	return s.FileSemaphore.Acquire(ctx, n)
 }
 
-func sized(name string, size int64) (locktest.Semaphore, error) {
+func semaphorePerSize(name string, size int64) (locktest.Semaphore, error) {
 	return files.Semaphore(fmt.Sprint(name, size), size)
 }
 
-func unnamed(name string, size int64) (locktest.Semaphore, error) {
+func errorWithoutSizes(name string, size int64) (locktest.Semaphore, error) {
 	s, err := files.Semaphore(name, size)
 	if err != nil {
-		return nil, errors.New("in use")
+		return nil, errors.New("the semaphore is in use")
 	}
 	return s, nil
 }
 
-func halfNamed(name string, size int64) (locktest.Semaphore, error) {
+func errorWithoutOldSize(name string, size int64) (locktest.Semaphore, error) {
 	s, err := files.Semaphore(name, size)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("not of size %d", size)}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fmt.Errorf("the size is not %d", size)}
 	}
 	return s, nil
 }
 
-func firstSize(name string, size int64) (locktest.Semaphore, error) {
+func firstSizeForever(name string, size int64) (locktest.Semaphore, error) {
 	first, err := os.ReadFile(name + ".size")
 	if err != nil {
 		first = strconv.AppendInt(nil, size, 10)
 		os.WriteFile(name+".size", first, 0o600)
 	}
 	if string(first) != fmt.Sprint(size) {
-		return nil, fmt.Errorf("size %s, not %d", first, size)
+		return nil, fmt.Errorf("the size is %s, not %d", first, size)
 	}
 	return files.Semaphore(name, size)
 }
 
-type semSize struct{ *interlock.FileSemaphore }
+type semWrongSize struct{ *interlock.FileSemaphore }
 
-func (s semSize) Size() int64 { return 7 }
+func (s semWrongSize) Size() int64 { return 7 }
 
-type semSizeElsewhere struct{ *interlock.FileSemaphore }
+type semWrongSizeRemotely struct{ *interlock.FileSemaphore }
 
-func (s semSizeElsewhere) Size() int64 {
-	if elsewhere() {
+func (s semWrongSizeRemotely) Size() int64 {
+	if inRemoteProcess() {
 		return 7
 	}
 	return s.FileSemaphore.Size()
 }
 
-type semCloses struct{ *interlock.FileSemaphore }
+type semClosesInUse struct{ *interlock.FileSemaphore }
 
-func (s semCloses) Close() error { s.FileSemaphore.Close(); return nil }
+func (s semClosesInUse) Close() error { s.FileSemaphore.Close(); return nil }
 
-type semOpen struct{ *interlock.FileSemaphore }
+type semNeverCloses struct{ *interlock.FileSemaphore }
 
-func (s semOpen) Close() error { return nil }
+func (s semNeverCloses) Close() error { return nil }
 
 type semLeaks struct{ *interlock.FileSemaphore }
 
@@ -320,13 +380,14 @@ func (s semLeaks) Acquire(ctx context.Context, n int64) error {
 	return s.FileSemaphore.Acquire(ctx, n)
 }
 
-// semCounts counts the units that are in use in a file, as one does who thinks little.
-type semCounts struct {
+// semCountsInFile counts the units in use in a file, so that a killed process
+// never frees its units.
+type semCountsInFile struct {
 	*interlock.FileSemaphore
 	count *interlock.FileRWMutex
 }
 
-func (s semCounts) add(n int64) bool {
+func (s semCountsInFile) add(n int64) bool {
 	s.count.Lock()
 	defer s.count.Unlock()
 	data, _ := os.ReadFile(s.count.Path())
@@ -338,9 +399,9 @@ func (s semCounts) add(n int64) bool {
 	return true
 }
 
-func (s semCounts) TryAcquire(n int64) bool { return s.add(n) }
-func (s semCounts) Release(n int64)         { s.add(-n) }
-func (s semCounts) Acquire(ctx context.Context, n int64) error {
+func (s semCountsInFile) TryAcquire(n int64) bool { return s.add(n) }
+func (s semCountsInFile) Release(n int64)         { s.add(-n) }
+func (s semCountsInFile) Acquire(ctx context.Context, n int64) error {
 	for ctx.Err() == nil {
 		if s.add(n) {
 			return nil
@@ -350,12 +411,13 @@ func (s semCounts) Acquire(ctx context.Context, n int64) error {
 	return ctx.Err()
 }
 
-type semTicket struct {
+// semMarksWaiter keeps the place of a waiter that is killed.
+type semMarksWaiter struct {
 	*interlock.FileSemaphore
 	waits marker
 }
 
-func (s semTicket) Acquire(ctx context.Context, n int64) error {
+func (s semMarksWaiter) Acquire(ctx context.Context, n int64) error {
 	if err := s.waits.set(ctx); err != nil {
 		return err
 	}
@@ -363,6 +425,7 @@ func (s semTicket) Acquire(ctx context.Context, n int64) error {
 	return s.FileSemaphore.Acquire(ctx, n)
 }
 
+// semLease loses its units while their holder is stopped.
 type semLease struct {
 	*interlock.FileSemaphore
 	held lease
@@ -372,9 +435,10 @@ func (s semLease) Acquire(ctx context.Context, n int64) error {
 	s.held.wait(func(ctx context.Context) error { return s.FileSemaphore.Acquire(ctx, n) })
 	return nil
 }
-func (s semLease) Release(n int64) { swallow(func() { s.FileSemaphore.Release(n) }) }
+func (s semLease) Release(n int64) { ignorePanic(func() { s.FileSemaphore.Release(n) }) }
 
-// semCohort hands on within the process as long as somebody waits there. It is for one unit.
+// semCohort passes the unit from goroutine to goroutine while any goroutine of
+// the process waits. Other processes starve. It works only for size 1.
 type semCohort struct {
 	*interlock.FileSemaphore
 	mu      sync.Mutex

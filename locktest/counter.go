@@ -1,28 +1,29 @@
 package locktest
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 )
 
-// A counter is the path of a file with a number in it, which nothing but a lock keeps whole.
+// A counter is the path of a file that contains a number. Only the lock under
+// test protects it from lost updates.
 type counter string
 
-func newCounter[L lock](t *scene[L]) counter {
+func newCounter[L lock](t *fixture[L]) counter {
 	t.Helper()
 	c := counter(filepath.Join(filepath.Dir(t.name), "counter"))
 	t.must(c.set(0))
 	return c
 }
 
+// get fails if another goroutine or process is writing.
 func (c counter) get() (int, error) {
 	data, err := os.ReadFile(string(c))
 	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(string(data)) // which fails if somebody is writing
+	return strconv.Atoi(string(data))
 }
 
 func (c counter) set(n int) error {
@@ -37,30 +38,10 @@ func (c counter) add() error {
 	return c.set(n + 1)
 }
 
-// wants fails if the counter does not say so.
-func (t *scene[L]) wants(c counter, want int) {
+// wantCounter fails unless the counter is want.
+func (t *fixture[L]) wantCounter(c counter, want int) {
 	t.Helper()
 	if n, err := c.get(); err != nil || n != want {
-		t.Errorf("%d of %d left, %v", n, want, err)
+		t.Errorf("the counter is %d, want %d: updates were lost (error: %v)", n, want, err)
 	}
-}
-
-// hammer makes a call n times on each of some goroutines, until one fails.
-func hammer(goroutines, n int, call func(i int) error) error {
-	var all []<-chan error
-	for i := range goroutines {
-		all = append(all, start(func() error {
-			for range n {
-				if err := call(i); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-	}
-	var errs []error
-	for _, done := range all {
-		errs = append(errs, <-done)
-	}
-	return errors.Join(errs...)
 }

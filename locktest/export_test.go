@@ -2,5 +2,5 @@ package locktest
 
 import "time"
 
-// SetPatience is for tests of what never happens.
-func SetPatience(d time.Duration) { patience = d }
+// SetTimeout sets how long tests wait for an event that must happen.
+func SetTimeout(d time.Duration) { timeout = d }

@@ -1,8 +1,9 @@
-// Package locktest tests implementations of locks between processes: whatever has the methods of
-// [interlock.FileRWMutex], [interlock.FileRMutex] or [interlock.FileSemaphore] should
-// keep what their documentation promises, whether a file is behind it or something else.
+// Package locktest tests locks between processes. It accepts every
+// implementation that has the methods of [interlock.FileRWMutex],
+// [interlock.FileRMutex] or [interlock.FileSemaphore], with or without a file
+// behind it. The tests check the guarantees in the documentation of those types.
 //
-// A test of an implementation is
+// A test of an implementation looks like this:
 //
 //	var locks = locktest.Locks{
 //		RWMutex: func(name string) (locktest.RWMutex, error) { return mylock.New(name) },
@@ -15,12 +16,18 @@
 //
 //	func TestLocks(t *testing.T) { locktest.Test(t, locks) }
 //
-// The tests start the test binary again, as the other processes, and kill some of these. What must happen they
-// wait for, for a minute; what must not happen they watch out for, for a moment. So no test fails
-// because the machine is slow, and with a broken lock one may take long.
+// The tests run the test binary again, as other processes, and kill some of
+// them. A test waits up to a minute for an event that must happen. It watches
+// for 50 milliseconds that an event does not happen. So a correct lock does not
+// fail on a slow machine, but the tests of a broken lock may take long.
 //
-// Not tested is what only locks of files have: Path, Group, options, the texts of errors but for a semaphore's sizes,
-// permissions, and what becomes of a lock whose file is removed, renamed or replaced.
+// The tests do not cover what only file locks have:
+//
+//   - the method Path and the type Group,
+//   - options,
+//   - the text of errors, except that a semaphore's errors name both sizes,
+//   - permissions,
+//   - lock files that are removed, renamed or replaced.
 package locktest
 
 import (
@@ -32,7 +39,7 @@ import (
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
-// RWMutex is the methods of [interlock.FileRWMutex] that are tested.
+// RWMutex has the methods of [interlock.FileRWMutex] that are tested.
 type RWMutex interface {
 	sync.Locker
 	TryLock() bool
@@ -47,7 +54,7 @@ type RWMutex interface {
 	Close() error
 }
 
-// RMutex is the methods of [interlock.FileRMutex] that are tested.
+// RMutex has the methods of [interlock.FileRMutex] that are tested.
 type RMutex interface {
 	Lock(o interlock.Owner)
 	TryLock(o interlock.Owner) bool
@@ -60,7 +67,7 @@ type RMutex interface {
 	Close() error
 }
 
-// Semaphore is the methods of [interlock.FileSemaphore] that are tested.
+// Semaphore has the methods of [interlock.FileSemaphore] that are tested.
 type Semaphore interface {
 	Acquire(ctx context.Context, n int64) error
 	TryAcquire(n int64) bool
@@ -69,50 +76,54 @@ type Semaphore interface {
 	Close() error
 }
 
-// Locks is an implementation: how to open locks of each kind. Kinds that it does not have are nil.
+// Locks is an implementation. Each field opens a lock of one kind; a field is
+// nil if the implementation does not have that kind.
 //
-// The name of a lock is an absolute path in a temporary directory of the test, which exists, and
-// names one lock for all processes and all calls with that name. An implementation
-// without files can take it for a mere name: nobody else makes a file there, or looks at one.
+// The name of a lock is an absolute path in a temporary directory of the test.
+// The directory exists. A name stands for one lock in all processes and all
+// calls. The tests do not create or read a file at that path, so an
+// implementation without files can use the path as a plain name.
 //
-// A process that is killed must be gone for all others within the minute that a test waits: what it had, and its
-// place among those who wait.
+// When a process is killed, the implementation has less than a minute to free
+// everything that the process held and to remove it from the line of waiters.
 type Locks struct {
 	RWMutex   func(name string) (RWMutex, error)
 	RMutex    func(name string) (RMutex, error)
 	Semaphore func(name string, size int64) (Semaphore, error)
 }
 
-// Main must be the first thing that TestMain does. It returns in the process that runs the tests. In those that the tests
-// start, it does as they say with locks, and exits when they end.
+// Main must be the first call in TestMain. In the process that runs the tests,
+// Main returns. In a process that a test started, Main does what the test asks
+// of the locks and then exits.
 func Main(locks Locks) {
 	runProcess(locks)
-	ofMain = &locks
+	mainLocks = &locks
 }
 
-// ofMain are the locks of the other processes, or nil if Main was not called: then each of those would run all the
-// tests instead, and start more.
-var ofMain *Locks
+// mainLocks is the argument of Main. It is nil if Main was not called; then a
+// process that a test starts would run all the tests and start more processes.
+var mainLocks *Locks
 
-// Test tests the locks: each of their guarantees in a subtest that is named for it, below one for the kind of lock,
-// such as "RWMutex/killed writer frees the lock". It should not run in parallel with other tests,
-// since it counts goroutines; its subtests are parallel to each other.
+// Test tests the locks. Each guarantee has a subtest below the one for the kind
+// of lock, such as "RWMutex/KilledWriterFreesLock". The subtests run in
+// parallel. Test itself should not run in parallel with other tests, because it
+// counts goroutines.
 func Test(t *testing.T, locks Locks) {
 	switch {
-	case ofMain == nil:
-		t.Fatal("other processes would run all the tests: locktest.Main must be the first thing in TestMain")
+	case mainLocks == nil:
+		t.Fatal("locktest.Main was not called: it must be the first call in TestMain, or every other process would run all the tests")
 	case proc.Pending():
-		t.Fatal("this process was not to run tests: locktest.Main must be the first thing in TestMain, and nothing must have changed os.Args before")
+		t.Fatal("a process that a test started must not run tests: locktest.Main must be the first call in TestMain, and os.Args must not change before it")
 	case locks.RWMutex == nil && locks.RMutex == nil && locks.Semaphore == nil:
-		t.Fatal("there is nothing to test: all of Locks is nil")
+		t.Fatal("nothing to test: all fields of Locks are nil")
 	}
 	for kind, missing := range map[string]bool{
-		"RWMutex":   locks.RWMutex != nil && ofMain.RWMutex == nil,
-		"RMutex":    locks.RMutex != nil && ofMain.RMutex == nil,
-		"Semaphore": locks.Semaphore != nil && ofMain.Semaphore == nil,
+		"RWMutex":   locks.RWMutex != nil && mainLocks.RWMutex == nil,
+		"RMutex":    locks.RMutex != nil && mainLocks.RMutex == nil,
+		"Semaphore": locks.Semaphore != nil && mainLocks.Semaphore == nil,
 	} {
 		if missing {
-			t.Fatalf("other processes have no %s: locktest.Main must be given the same Locks as locktest.Test", kind)
+			t.Fatalf("other processes have no %s: locktest.Main needs the same Locks as locktest.Test", kind)
 		}
 	}
 	if locks.RWMutex != nil {

@@ -1,6 +1,7 @@
 package locktest_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,55 +23,61 @@ var files = locktest.Locks{
 	},
 }
 
-// locks are those to be tested.
+// locks are the locks that TestLocks tests.
 var locks = files
 
-// usageEnv names the usage that the test binary makes of package locktest.
+// usageEnv names the usage of package locktest that this process shows, if it
+// is set.
 const usageEnv = "LOCKTEST_USAGE"
 
-// usages are ways to use the package: what Main is given, if it is called at all, what Test is, and what is said then.
-var usages = map[string]struct {
-	main *locktest.Locks
-	test locktest.Locks
-	says string
-}{
-	"Main is forgotten":              {nil, files, "locktest.Main must be the first thing in TestMain"},
-	"another process runs the tests": {&files, files, "this process was not to run tests"},
-	"nothing to test":                {&files, locktest.Locks{}, "nothing to test"},
-	"Main lacks RWMutex":             {&locktest.Locks{RMutex: files.RMutex, Semaphore: files.Semaphore}, files, "other processes have no RWMutex"},
-	"Main lacks RMutex":              {&locktest.Locks{RWMutex: files.RWMutex, Semaphore: files.Semaphore}, files, "other processes have no RMutex"},
-	"Main lacks Semaphore":           {&locktest.Locks{RWMutex: files.RWMutex, RMutex: files.RMutex}, files, "other processes have no Semaphore"},
-	"a kind is not tested":           {&files, locktest.Locks{RWMutex: files.RWMutex}, "PASS"},
-	"an implementation prints":       {&talkative, talkative, "PASS"},
-	"it takes time to be dead":       {&tardy, tardy, "PASS"},
+// A usage is a way to use package locktest.
+type usage struct {
+	main *locktest.Locks // the argument of Main, or nil if Main is not called
+	test locktest.Locks  // the argument of Test
+	says string          // text that the output must contain
 }
 
-// talkative prints what looks like an answer of another process, and then does not end its line.
-var talkative = rw(func(m *interlock.FileRWMutex, _ string) locktest.RWMutex {
+var usages = map[string]usage{
+	"MainNotCalled":         {nil, files, "locktest.Main was not called"},
+	"OtherProcessRunsTests": {&files, files, "a process that a test started must not run tests"},
+	"NothingToTest":         {&files, locktest.Locks{}, "nothing to test"},
+	"MainWithoutRWMutex":    {&locktest.Locks{RMutex: files.RMutex, Semaphore: files.Semaphore}, files, "other processes have no RWMutex"},
+	"MainWithoutRMutex":     {&locktest.Locks{RWMutex: files.RWMutex, Semaphore: files.Semaphore}, files, "other processes have no RMutex"},
+	"MainWithoutSemaphore":  {&locktest.Locks{RWMutex: files.RWMutex, RMutex: files.RMutex}, files, "other processes have no Semaphore"},
+	"OneKindTested":         {&files, locktest.Locks{RWMutex: files.RWMutex}, "PASS"},
+	"ImplementationPrints":  {&printing, printing, "PASS"},
+	"KilledProcessLingers":  {&lingering, lingering, "PASS"},
+}
+
+// printing prints lines that look like the answers of another process, and one
+// line without an end.
+var printing = brokenRW(func(m *interlock.FileRWMutex, _ string) locktest.RWMutex {
 	fmt.Print(`{"ID":0,"Error":"none"}` + "\n" + `{"ID":1000}` + "\n" + `{"level":"INFO"}`)
 	return m
 })
 
-// tardy lets a process of another size keep its semaphore for a while after its death.
-var tardy = locktest.Locks{Semaphore: func(name string, size int64) (locktest.Semaphore, error) {
+// lingering frees the semaphore of a killed process after a delay.
+var lingering = locktest.Locks{Semaphore: func(name string, size int64) (locktest.Semaphore, error) {
 	lease := name + ".lease"
-	if elsewhere() {
+	if inRemoteProcess() {
 		os.WriteFile(lease, nil, 0o600)
 	} else if info, err := os.Stat(lease); err == nil && time.Since(info.ModTime()) < 300*time.Millisecond {
-		return nil, fmt.Errorf("%s: it may live", lease)
+		return nil, fmt.Errorf("%s: its holder may still run", lease)
 	}
 	return interlock.NewFileSemaphore(name, size)
 }}
 
 func TestUsage(t *testing.T) {
 	if os.Getenv(usageEnv) != "" {
-		t.Fatal("it starts itself")
+		t.Fatal("this test must not run in a process that it started")
 	}
 	for name, u := range usages {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(interlock.Must(os.Executable()), "-test.run=^TestLocks$/^(RWMutex|Semaphore)$/^(different_names_are_different_locks|a_new_size_.*)$", "-test.timeout=1m")
+			cmd := exec.Command(interlock.Must(os.Executable()),
+				"-test.run=^TestLocks$/^(RWMutex|Semaphore)$/^(DifferentNamesAreDifferentLocks|UnusedSemaphoreAcceptsNewSize)$",
+				"-test.timeout=1m")
 			cmd.Env = append(os.Environ(), usageEnv+"="+name)
-			if name == "another process runs the tests" {
+			if name == "OtherProcessRunsTests" {
 				cmd.Env = append(cmd.Env, "INTERLOCK_PROC=locktest")
 			}
 			out, err := cmd.CombinedOutput()
@@ -86,13 +93,16 @@ func TestMain(m *testing.M) {
 	if u, ok := usages[os.Getenv(usageEnv)]; ok {
 		main, locks = u.main, u.test
 	}
-	if b, ok := broken[os.Getenv(brokenEnv)]; ok {
+	if b, ok := brokenLocks[os.Getenv(brokenEnv)]; ok {
 		locks = b.locks
-		locktest.SetPatience(time.Second)
+		locktest.SetTimeout(time.Second)
 	}
 	if main != nil {
 		locktest.Main(*main)
 	}
+	// The tests mostly sleep: run more of them at once than there are cores,
+	// unless the flag -parallel says otherwise.
+	flag.Set("test.parallel", "8")
 	tmp := interlock.Must(os.MkdirTemp("", "locktest-test-*"))
 	os.Setenv("TMPDIR", tmp)
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
@@ -101,9 +111,4 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-func TestLocks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes long")
-	}
-	locktest.Test(t, locks)
-}
+func TestLocks(t *testing.T) { locktest.Test(t, locks) }

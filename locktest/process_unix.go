@@ -6,7 +6,7 @@ import "syscall"
 
 const canStop = true
 
-// stop makes the process stand still, until resume.
+// stop suspends the process until resume is called.
 func (p *process) stop() { p.Signal(syscall.SIGSTOP) }
 
 func (p *process) resume() { p.Signal(syscall.SIGCONT) }

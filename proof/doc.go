@@ -1,12 +1,18 @@
-// Package proof tries to break the locks of package interlock. It has tests only:
+// Package proof tries to break the locks of package interlock. It contains only
+// tests:
 //
-//	go test .                                    a short run of everything, as in CI
-//	go test . -run TestLinearizable -proof.time 1h   for as long as one likes, on other seeds each time
+//	go test .                                        a short run of everything, as in CI
+//	go test . -run TestLinearizable -proof.time 1h   as long as you like, at random
 //
-// Several processes use one lock as they please, and log what they do, with times of one clock. A nemesis
-// kills, stops and continues them, takes their descriptors away, replaces the lock's files, and
-// lets in programs that lock by other means. Afterwards the history that the logs tell is searched for an order in which each
-// operation takes effect at one instant between its call and its return, and which is one of a correct lock.
-// If there is none, two held the lock at once, or a change to what it guards was lost. Locks that are broken on purpose are
-// found out in the same way, so that it is known to be one.
+// Several processes use one lock at random and log their calls, with the time
+// of one clock. At the same time, the nemesis attacks them. It kills, stops and
+// continues processes, lowers their limits on open files, and replaces lock
+// files. Some workloads include programs that lock in other ways.
+//
+// The logs together are the history of the lock. A search then looks for an
+// order of the operations in which each takes effect at one instant between its
+// call and its return, and in which a correct lock would give the same results.
+// If there is no such order, two clients held the lock at once, or a change to
+// the guarded value was lost. The same search must find locks that are broken
+// on purpose.
 package proof

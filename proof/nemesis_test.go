@@ -22,142 +22,158 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A battle is some processes that contend for one lock, and a nemesis.
-type battle struct {
+// A workload is a set of processes that use one lock, and the attacks on them.
+type workload struct {
 	capacity int64
 	clients  int      // of each process
-	fair     []string // the contenders of the processes
-	foreign  []string // and of others, who do not queue
-	nemesis  []string // what it does, see its methods
+	queuing  []string // the implementations, one for each process that queues
+	barging  []string // the same, for processes that do not queue
+	attacks  []string // see the methods of nemesis
 }
 
-// A nemesis does to a battle what can happen to it. It has a journal of its own, as process 0.
+// A nemesis attacks the processes of a workload. It has a journal of its own,
+// as process 0.
 type nemesis struct {
 	*testing.T
-	battle
+	workload
 	dir     string
 	path    string
 	journal *journal
-	next    int // the number of the next process
-	alive   []*fighter
-	all     map[int]*fighter // by number
-	did     map[string]int
+	next    int             // the number of the next process
+	alive   []*worker       // the processes that run
+	all     map[int]*worker // all processes, by number
+	did     map[string]int  // the number of attacks of each kind
 }
 
-type fighter struct {
+// A worker is a process that uses the lock.
+type worker struct {
 	*proc.Process
 	number int
-	name   string
+	name   string // of its implementation
 }
 
-// fight lets a battle go on for some time, and returns what its journals tell.
-func fight(t *testing.T, b battle, d time.Duration) (stays []*stay, n *nemesis) {
+// timeout is long enough for every process that works.
+const timeout = 60 * time.Second
+
+// run runs a workload for some time and returns its history.
+func run(t *testing.T, b workload, d time.Duration) (attempts []*attempt, n *nemesis) {
 	t.Helper()
-	if slices.ContainsFunc(b.foreign, func(name string) bool { return name != "flock(1)" }) {
+	if slices.ContainsFunc(b.barging, func(name string) bool { return name != "flock(1)" }) {
 		portalocker.Need(t)
 	}
 	dir := t.TempDir()
-	n = &nemesis{T: t, battle: b, dir: dir, path: filepath.Join(dir, "lock"), journal: openJournal(dir, 0), next: 1,
-		all: make(map[int]*fighter), did: make(map[string]int)}
+	n = &nemesis{
+		T:        t,
+		workload: b,
+		dir:      dir,
+		path:     filepath.Join(dir, "lock"),
+		journal:  openJournal(dir, 0),
+		next:     1,
+		all:      make(map[int]*worker),
+		did:      make(map[string]int),
+	}
 	defer n.journal.file.Close()
-	for _, name := range slices.Concat(b.fair, b.foreign) {
+	for _, name := range slices.Concat(b.queuing, b.barging) {
 		n.start(name)
 	}
 	for begin := time.Now(); time.Since(begin) < d; time.Sleep(rand.N(20 * time.Millisecond)) {
-		if len(b.nemesis) > 0 {
-			what := b.nemesis[rand.IntN(len(b.nemesis))]
+		if len(b.attacks) > 0 {
+			what := b.attacks[rand.IntN(len(b.attacks))]
 			n.did[what]++
 			map[string]func(){
 				"kill":                n.kill,
 				"stop":                n.stop,
-				"replace":             n.replace,
-				"replace gates":       n.replaceGates,
+				"replace files":       n.replace,
+				"replace gate files":  n.replaceGates,
 				"exhaust descriptors": n.exhaust,
 			}[what]()
 		}
 	}
-	// Whoever waits now gets its turn.
-	for _, f := range n.alive {
-		f.Say("stop")
+	// Without attacks, every client that waits must get its turn.
+	for _, w := range n.alive {
+		w.Say("stop")
 	}
-	for _, f := range n.alive {
-		if line, ok := f.Line(patience); !ok || line != "stopped" {
-			n.Errorf("process %d, by %s, does not come to an end: %q", f.number, f.name, line)
-			f.Signal(syscall.SIGQUIT) // and tells where it waits
-		} else if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", f.Pid())); err != nil || len(open) > 100 {
-			n.Errorf("process %d, by %s, has %d descriptors in the end: %v", f.number, f.name, len(open), err)
+	for _, w := range n.alive {
+		if line, ok := w.Line(timeout); !ok || line != "stopped" {
+			n.Errorf("process %d (%s) does not stop: %q", w.number, w.name, line)
+			w.Signal(syscall.SIGQUIT) // prints the stacks of its goroutines
+		} else if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.Pid())); err != nil || len(open) > 100 {
+			n.Errorf("process %d (%s) has %d descriptors at the end: %v", w.number, w.name, len(open), err)
 		}
-		if err := f.Close(); err != nil {
+		if err := w.Close(); err != nil {
 			n.Error(err)
 		}
 	}
 	events, err := readJournals(dir)
 	if err == nil {
-		stays, err = staysOf(events)
+		attempts, err = attemptsOf(events)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return stays, n
+	return attempts, n
 }
 
-// patience is for what will happen unless something is broken.
-const patience = 60 * time.Second
-
+// start starts a process with the named implementation.
 func (n *nemesis) start(name string) {
-	f := &fighter{proc.Start("contend", n.dir, strconv.Itoa(n.next), name, fmt.Sprint(n.capacity), strconv.Itoa(n.clients)), n.next, name}
-	n.Cleanup(f.Kill)
-	f.Expect("ready")
+	args := []string{n.dir, strconv.Itoa(n.next), name, fmt.Sprint(n.capacity), strconv.Itoa(n.clients)}
+	w := &worker{proc.Start("contend", args...), n.next, name}
+	n.Cleanup(w.Kill)
+	w.Expect("ready")
 	n.next++
-	n.alive = append(n.alive, f)
-	n.all[f.number] = f
+	n.alive = append(n.alive, w)
+	n.all[w.number] = w
 }
 
-// victim is a process that may be harmed. One that locks by Python is not: it would leave that behind.
-func (n *nemesis) victim() *fighter {
+// victim returns a process to attack. It never returns one that runs Python:
+// the Python process would survive and keep its lock.
+func (n *nemesis) victim() *worker {
 	for {
-		if f := n.alive[rand.IntN(len(n.alive))]; !strings.HasPrefix(f.name, "portalocker") {
-			return f
+		if w := n.alive[rand.IntN(len(n.alive))]; !strings.HasPrefix(w.name, "portalocker") {
+			return w
 		}
 	}
 }
 
-// kill kills a process, and starts another in its place.
+// kill kills a process and starts another one in its place.
 func (n *nemesis) kill() {
-	f := n.victim()
-	n.journal.about(f.number, "kill")
-	f.Kill()
-	n.journal.about(f.number, "dead")
-	if exit := (*exec.ExitError)(nil); !errors.As(f.Wait(), &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		n.Errorf("process %d, by %s, had ended before: %v", f.number, f.name, exit)
+	w := n.victim()
+	n.journal.about(w.number, "kill")
+	w.Kill()
+	n.journal.about(w.number, "dead")
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(w.Wait(), &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		n.Errorf("process %d (%s) had already exited: %v", w.number, w.name, exit)
 	}
-	n.alive = slices.DeleteFunc(n.alive, func(other *fighter) bool { return other == f })
-	n.start(f.name)
+	n.alive = slices.DeleteFunc(n.alive, func(other *worker) bool { return other == w })
+	n.start(w.name)
 }
 
-// stop stops a process for a while, perhaps while it has the lock, or is the first in line.
+// stop stops a process for a while. The process may hold the lock or be first
+// in line.
 func (n *nemesis) stop() {
-	f := n.victim()
-	f.Signal(syscall.SIGSTOP)
+	w := n.victim()
+	w.Signal(syscall.SIGSTOP)
 	time.Sleep(rand.N(20 * time.Millisecond))
-	f.Signal(syscall.SIGCONT)
+	w.Signal(syscall.SIGCONT)
 }
 
-// exhaust leaves a process few descriptors or none beside those that it has, for a while in which it may need some.
+// exhaust prevents a process for a while from opening more than a few files, or
+// any.
 func (n *nemesis) exhaust() {
-	f := n.victim()
-	pid := f.Pid()
+	w := n.victim()
+	pid := w.Pid()
 	var was unix.Rlimit
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
 		n.Fatal(err)
 	}
-	few := unix.Rlimit{Cur: uint64(rand.IntN(20)), Max: was.Max} // the numbers from which on are not to be had
-	n.journal.about(f.number, "few")
-	defer n.journal.about(f.number, "many")
+	few := unix.Rlimit{Cur: uint64(rand.IntN(20)), Max: was.Max} // new descriptors must be below this number
+	n.journal.about(w.number, "few")
+	defer n.journal.about(w.number, "many")
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &few, nil); err != nil {
 		n.Fatal(err)
 	}
-	if slices.Contains(n.nemesis, "replace") && rand.IntN(2) == 0 {
+	if slices.Contains(n.attacks, "replace files") && rand.IntN(2) == 0 {
 		n.replace()
 	}
 	time.Sleep(rand.N(20 * time.Millisecond))
@@ -166,8 +182,9 @@ func (n *nemesis) exhaust() {
 	}
 }
 
-// replace replaces the files that are locked, while nobody else has them locked. That is how those should who must: then
-// exclusion holds all the same. The nemesis does not count as a holder from the moment that it touches them.
+// replace replaces the lock files while the nemesis holds the lock. This is the
+// safe way to replace them: other processes still exclude each other. In the
+// history, the nemesis releases the lock before it touches the files.
 func (n *nemesis) replace() {
 	open, files := openRWMutex, []string{n.path}
 	if n.semaphore() {
@@ -182,7 +199,7 @@ func (n *nemesis) replace() {
 	defer cancel()
 	c := client{journal: n.journal, value: n.value(), capacity: n.capacity}
 	defer c.value.Close()
-	n.journal.call(0, waitsSome, n.capacity, 0)
+	n.journal.call(0, waitUntilDone, n.capacity, 0)
 	switch err := l.acquire(ctx, n.capacity); {
 	case err != nil && err == ctx.Err():
 		n.journal.end(0, ended)
@@ -202,8 +219,17 @@ func (n *nemesis) replace() {
 	}
 }
 
-func (n *nemesis) semaphore() bool { return n.fair[0] != "FileRWMutex" && n.capacity < mutex }
+// queues reports whether a process is one of those that queue. The nemesis
+// itself is not.
+func (n *nemesis) queues(process int) bool {
+	w := n.all[process]
+	return w != nil && slices.Contains(n.queuing, w.name)
+}
 
+// semaphore reports whether the lock is a semaphore.
+func (n *nemesis) semaphore() bool { return n.queuing[0] != "FileRWMutex" && n.capacity < rwCapacity }
+
+// value opens the file that the lock guards.
 func (n *nemesis) value() *os.File {
 	f, err := os.OpenFile(filepath.Join(n.dir, "value"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -212,7 +238,7 @@ func (n *nemesis) value() *os.File {
 	return f
 }
 
-// replaceFile removes a file, renames it, or puts another in its place.
+// replaceFile removes a file, renames it, or puts another one in its place.
 func replaceFile(path string) {
 	switch rand.IntN(3) {
 	case 0:
@@ -225,7 +251,8 @@ func replaceFile(path string) {
 	}
 }
 
-// replaceGates replaces files on which only the order of those who wait depends, whoever uses them.
+// replaceGates replaces the gate files, even while they are in use. The files
+// only affect the order of waiters.
 func (n *nemesis) replaceGates() {
 	for _, suffix := range []string{".gate", ".gate.lock", ".queue.lock"} {
 		if _, err := os.Lstat(n.path + suffix); err == nil && rand.IntN(2) == 0 {
@@ -233,6 +260,3 @@ func (n *nemesis) replaceGates() {
 		}
 	}
 }
-
-// mutex is the capacity of a lock for reading and writing.
-const mutex = 1000

@@ -8,59 +8,102 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
-var duration = flag.Duration("proof.time", 8*time.Second, "how long TestLinearizable goes on")
+var duration = flag.Duration("proof.time", 8*time.Second, "how long TestLinearizable runs")
 
 func TestMain(m *testing.M) {
 	proc.Run(map[string]proc.Func{"contend": contend})
-	os.Setenv("GORACE", os.Getenv("GORACE")+" halt_on_error=1") // a race ends a contender, so that it is seen
+	os.Setenv("GORACE", os.Getenv("GORACE")+" halt_on_error=1") // a race must end the process
 	os.Exit(m.Run())
 }
 
-var kills = []string{"kill", "stop", "exhaust descriptors", "replace", "replace gates"}
+// allAttacks are the actions of the nemesis.
+var allAttacks = []string{"kill", "stop", "exhaust descriptors", "replace files", "replace gate files"}
 
-// TestLinearizable lets locks be fought for, each in turn, until the time is over, and searches each history.
+// TestLinearizable runs the workloads in turn until the time is over, and
+// checks each history.
 func TestLinearizable(t *testing.T) {
-	battles := []struct {
+	repeat := func(name string, n int) []string { return slices.Repeat([]string{name}, n) }
+	workloads := []struct {
 		name string
-		battle
+		workload
 	}{
-		{"FileRWMutex", battle{mutex, 3, []string{"FileRWMutex", "FileRWMutex", "FileRWMutex", "FileRWMutex"}, nil, kills}},
-		{"FileSemaphore", battle{4, 3, []string{"FileSemaphore", "FileSemaphore", "FileSemaphore", "FileSemaphore"}, nil, kills}},
-		{"FileRMutex", battle{mutex, 3, []string{"FileRMutex", "FileRMutex", "FileRWMutex"}, nil, kills}},
-		{"FileRWMutex beside flock(1) and portalocker", battle{mutex, 2, []string{"FileRWMutex", "FileRWMutex"}, []string{"flock(1)", "portalocker"}, kills}},
-		{"FileSemaphore beside portalocker", battle{3, 2, []string{"FileSemaphore", "FileSemaphore", "FileSemaphore"}, []string{"portalocker semaphore"}, kills}},
-		{"FileRWMutex in peace", battle{mutex, 2, []string{"FileRWMutex", "FileRWMutex"}, nil, nil}},
-		{"FileSemaphore in peace", battle{2, 2, []string{"FileSemaphore", "FileSemaphore"}, nil, nil}},
+		{"FileRWMutex", workload{
+			capacity: rwCapacity,
+			clients:  3,
+			queuing:  repeat("FileRWMutex", 4),
+			attacks:  allAttacks,
+		}},
+		{"FileSemaphore", workload{
+			capacity: 4,
+			clients:  3,
+			queuing:  repeat("FileSemaphore", 4),
+			attacks:  allAttacks,
+		}},
+		{"FileRMutex", workload{
+			capacity: rwCapacity,
+			clients:  3,
+			queuing:  []string{"FileRMutex", "FileRMutex", "FileRWMutex"},
+			attacks:  allAttacks,
+		}},
+		{"FileRWMutexWithOtherPrograms", workload{
+			capacity: rwCapacity,
+			clients:  2,
+			queuing:  repeat("FileRWMutex", 2),
+			barging:  []string{"flock(1)", "portalocker"},
+			attacks:  allAttacks,
+		}},
+		{"FileSemaphoreWithPortalocker", workload{
+			capacity: 3,
+			clients:  2,
+			queuing:  repeat("FileSemaphore", 3),
+			barging:  []string{"portalocker semaphore"},
+			attacks:  allAttacks,
+		}},
+		{"FileRWMutexUndisturbed", workload{
+			capacity: rwCapacity,
+			clients:  2,
+			queuing:  repeat("FileRWMutex", 2),
+		}},
+		{"FileSemaphoreUndisturbed", workload{
+			capacity: 2,
+			clients:  2,
+			queuing:  repeat("FileSemaphore", 2),
+		}},
 	}
-	round := min(max(*duration/time.Duration(len(battles)), 500*time.Millisecond), 1500*time.Millisecond)
-	total := make([]summary, len(battles))
+	round := min(max(*duration/time.Duration(len(workloads)), 500*time.Millisecond), 1500*time.Millisecond)
+	total := make([]summary, len(workloads))
 	histories, operations := 0, 0
 	for begin := time.Now(); ; {
-		for i, b := range battles {
+		for i, b := range workloads {
 			ok := t.Run(b.name, func(t *testing.T) {
-				stays, n := fight(t, b.battle, round)
-				total[i].add(stays, n)
-				if err := check(stays, b.capacity, "/tmp/interlock-history-"+strconv.Itoa(os.Getpid())+".html"); err != nil {
+				attempts, n := run(t, b.workload, round)
+				total[i].add(attempts, n)
+				// Not os.TempDir, which may be a file system that exists only
+				// for the test.
+				graph := fmt.Sprintf("/tmp/interlock-history-%d.html", os.Getpid())
+				if err := check(attempts, b.capacity, graph); err != nil {
 					t.Error(err)
 				}
-				for _, s := range stays {
-					// Those who do not queue can overtake, and be overtaken.
-					if f := n.all[s.process]; f == nil || !slices.Contains(b.fair, f.name) || s.how != waits || s.acquired == 0 {
+				for _, s := range attempts {
+					// Processes that do not queue may overtake and be
+					// overtaken.
+					if !n.queues(s.process) || s.how != waitForever || s.acquired == 0 {
 						continue
 					}
-					if n := overtaken(s, stays); n > len(stays)/2 && round > time.Second { // in less, one is stopped for too large a part
-						t.Errorf("%+v was overtaken by %d of %d", *s, n, len(stays))
+					// In a shorter round, a process may be stopped for half the
+					// time.
+					if n := overtaken(s, attempts); n > len(attempts)/2 && round > time.Second {
+						t.Errorf("%d of %d attempts overtook %+v", n, len(attempts), *s)
 					}
 				}
 				histories++
-				operations += len(operationsOf(stays))
+				operations += len(operationsOf(attempts))
 			})
 			if !ok {
 				return
@@ -71,72 +114,34 @@ func TestLinearizable(t *testing.T) {
 		}
 	}
 	var all distribution
-	for i, b := range battles {
+	for i, b := range workloads {
 		t.Logf("%s: %s", b.name, &total[i])
 		all = append(all, total[i].waits...)
 	}
 	slices.Sort(all)
-	t.Logf("%d histories with %d operations are linearizable; of %s", histories, operations, all)
+	t.Logf("%d histories with %d operations are linearizable; %s", histories, operations, all)
 }
 
-// A summary of the histories of one battle.
-type summary struct {
-	had, locked, ended, failed, killed int
-	did                                map[string]int
-	waits                              distribution
-}
-
-func (s *summary) add(all []*stay, n *nemesis) {
-	if s.did == nil {
-		s.did = make(map[string]int)
-	}
-	for what, times := range n.did {
-		s.did[what] += times
-	}
-	for _, st := range all {
-		switch {
-		case st.killed:
-			s.killed++
-		case st.how == opens:
-		case st.outcome == done:
-			s.had++
-		case st.outcome == locked:
-			s.locked++
-		case st.outcome == ended:
-			s.ended++
-		default:
-			s.failed++
-		}
-		if f := n.all[st.process]; f != nil && slices.Contains(n.fair, f.name) && st.acquired != 0 && st.how == waits {
-			s.waits = append(s.waits, time.Duration(st.acquired-st.called))
-		}
-	}
-	slices.Sort(s.waits)
-}
-
-func (s *summary) String() string {
-	return fmt.Sprintf("had the lock %d times; %d tries failed, %d contexts ended, %d had no descriptors, %d were killed\n\tnemesis: %v\n\t%v",
-		s.had, s.locked, s.ended, s.failed, s.killed, s.did, s.waits)
-}
-
-// The same finds the locks that are broken.
+// TestBrokenLocksAreFound proves that the check finds locks that are broken on
+// purpose.
 func TestBrokenLocksAreFound(t *testing.T) {
-	for name, b := range map[string]battle{
-		"without a look at the file": {mutex, 3, []string{"without a look at the file", "without a look at the file"}, nil, []string{"replace", "kill"}},
-		"released before the write":  {mutex, 3, []string{"released before the write", "released before the write"}, nil, nil},
-		"units taken one too few":    {3, 3, []string{"units taken one too few", "units taken one too few"}, nil, nil},
+	attacks := []string{"replace files", "kill"}
+	for name, b := range map[string]workload{
+		"UncheckedFile": {capacity: rwCapacity, clients: 3, queuing: []string{"unchecked file", "unchecked file"}, attacks: attacks},
+		"EarlyRelease":  {capacity: rwCapacity, clients: 3, queuing: []string{"early release", "early release"}},
+		"TooFewUnits":   {capacity: 3, clients: 3, queuing: []string{"too few units", "too few units"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 20 {
-				stays, _ := fight(t, b, 500*time.Millisecond)
-				switch err := check(stays, b.capacity, ""); {
+				attempts, _ := run(t, b, 500*time.Millisecond)
+				switch err := check(attempts, b.capacity, ""); {
 				case errors.Is(err, errNoOrder):
 					return
 				case err != nil:
 					t.Error(err)
 				}
 			}
-			t.Error("not found")
+			t.Error("no history shows that the lock is broken")
 		})
 	}
 }

@@ -7,17 +7,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is not in this table is not made to fail, nor are other commands of fcntl(2) and flock(2). It is
-// a mistake to make one of [strays]; not so:
+// calls are the system calls that can be made to fail, by number. Of fcntl(2)
+// and flock(2), only the commands that detail knows can fail.
 //
-//   - gettid(2), getpid(2) and the like cannot fail.
-//   - rt_sigprocmask(2) and rt_sigaction(2) fail only for arguments that are wrong always, and the Go runtime, which does not
-//     expect them to, makes the same calls.
-//   - futex(2), epoll_wait(2), mmap(2), clone(2), nanosleep(2) are the runtime's.
-//   - getdents64(2) is what package os falls back to when getcwd(2) has failed.
-//   - fork and exec are not among what the packages do.
+// A scenario that makes one of the [unlistedCalls] is reported as a mistake.
+// All other calls run as usual:
 //
-// So that tgkill(2) is not the runtime's, the child runs with asyncpreemptoff.
+//   - gettid(2), getpid(2) and similar calls cannot fail.
+//   - rt_sigprocmask(2) and rt_sigaction(2) fail only for invalid arguments.
+//     The Go runtime makes the same calls and does not expect them to fail.
+//   - futex(2), epoll_wait(2), mmap(2), clone(2) and nanosleep(2) are calls of
+//     the Go runtime.
+//   - getdents64(2) is the fallback of package os when getcwd(2) fails.
+//   - The packages under test do not fork and do not run programs.
+//
+// The child runs with asyncpreemptoff, so that the Go runtime does not call
+// tgkill(2).
 var calls = map[int32]*call{
 	unix.SYS_OPENAT: {name: "openat", target: atPath, errnos: func(a args) []unix.Errno {
 		list := []unix.Errno{
@@ -48,7 +53,7 @@ var calls = map[int32]*call{
 	unix.SYS_STATX:      {name: "statx", target: atPath, errnos: list(statErrnos)},
 	unix.SYS_FSTAT:      {name: "fstat", target: descriptor(0), errnos: list(statErrnos)},
 	unix.SYS_READLINKAT: {name: "readlinkat", target: atPath, errnos: list(pathErrnos, unix.EINVAL, unix.EBADF)},
-	unix.SYS_GETCWD:     {name: "getcwd", target: anything, errnos: list(nil, unix.EACCES, unix.EFAULT, unix.EINVAL, unix.ENAMETOOLONG, unix.ENOENT, unix.ENOMEM, unix.ERANGE)},
+	unix.SYS_GETCWD:     {name: "getcwd", target: noTarget, errnos: list(nil, unix.EACCES, unix.EFAULT, unix.EINVAL, unix.ENAMETOOLONG, unix.ENOENT, unix.ENOMEM, unix.ERANGE)},
 	unix.SYS_FSTATFS:    {name: "fstatfs", target: descriptor(0), errnos: list(nil, unix.EBADF, unix.EFAULT, unix.EINTR, unix.EIO, unix.ENOMEM, unix.ENOSYS, unix.EOVERFLOW)},
 
 	unix.SYS_FLOCK: {name: "flock", target: descriptor(0), errnos: func(a args) []unix.Errno {
@@ -87,14 +92,14 @@ var calls = map[int32]*call{
 	unix.SYS_TGKILL: {name: "tgkill", target: func(s *supervisor, n *notification) (string, bool) {
 		return "", n.args[2] == uint64(unix.SIGURG)
 	}, errnos: list(nil, unix.EAGAIN, unix.EINVAL, unix.EPERM, unix.ESRCH)},
-	unix.SYS_KILL: {name: "kill", target: anything, errnos: list(nil, unix.EINVAL, unix.EPERM, unix.ESRCH)},
+	unix.SYS_KILL: {name: "kill", target: noTarget, errnos: list(nil, unix.EINVAL, unix.EPERM, unix.ESRCH)},
 
-	unix.SYS_INOTIFY_INIT1:     {name: "inotify_init1", target: anything, errnos: list(nil, unix.EINVAL, unix.EMFILE, unix.ENFILE, unix.ENOMEM)},
+	unix.SYS_INOTIFY_INIT1:     {name: "inotify_init1", target: noTarget, errnos: list(nil, unix.EINVAL, unix.EMFILE, unix.ENFILE, unix.ENOMEM)},
 	unix.SYS_INOTIFY_ADD_WATCH: {name: "inotify_add_watch", target: atPath, errnos: list(pathErrnos, unix.EBADF, unix.EINVAL, unix.ENOSPC)},
-	unix.SYS_EVENTFD2:          {name: "eventfd2", target: anything, errnos: list(nil, unix.EINVAL, unix.EMFILE, unix.ENFILE, unix.ENODEV, unix.ENOMEM)},
-	unix.SYS_PPOLL: {name: "ppoll", target: anything, errnos: list(nil, unix.EFAULT, unix.EINTR, unix.EINVAL, unix.ENOMEM),
+	unix.SYS_EVENTFD2:          {name: "eventfd2", target: noTarget, errnos: list(nil, unix.EINVAL, unix.EMFILE, unix.ENFILE, unix.ENODEV, unix.ENOMEM)},
+	unix.SYS_PPOLL: {name: "ppoll", target: noTarget, errnos: list(nil, unix.EFAULT, unix.EINTR, unix.EINVAL, unix.ENOMEM),
 		waits: func(args) bool { return true }},
-	// Of a file that is to be read and written, package os asks whether it can be polled.
+	// Package os asks the kernel whether a file that it opens can be polled.
 	unix.SYS_EPOLL_CTL: {name: "epoll_ctl", target: descriptor(2), errnos: list(nil, unix.EBADF, unix.EEXIST, unix.EINVAL, unix.ELOOP, unix.ENOENT, unix.ENOMEM, unix.ENOSPC, unix.EPERM)},
 
 	unix.SYS_READ:      {name: "read", target: descriptor(0), errnos: list(readErrnos)},
@@ -102,9 +107,9 @@ var calls = map[int32]*call{
 	unix.SYS_WRITE:     {name: "write", target: descriptor(0), errnos: list(writeErrnos)},
 	unix.SYS_PWRITE64:  {name: "pwrite64", target: descriptor(0), errnos: list(writeErrnos, seekErrnos...)},
 	unix.SYS_LSEEK:     {name: "lseek", target: descriptor(0), errnos: list(seekErrnos, unix.EBADF, unix.EINVAL)},
-	unix.SYS_FSYNC:     {name: "fsync", target: descriptor(0), errnos: list(syncErrnos), idle: true},
-	unix.SYS_FDATASYNC: {name: "fdatasync", target: descriptor(0), errnos: list(syncErrnos), idle: true},
-	unix.SYS_SYNCFS:    {name: "syncfs", target: descriptor(0), errnos: list(syncErrnos), idle: true},
+	unix.SYS_FSYNC:     {name: "fsync", target: descriptor(0), errnos: list(syncErrnos), pretend: true},
+	unix.SYS_FDATASYNC: {name: "fdatasync", target: descriptor(0), errnos: list(syncErrnos), pretend: true},
+	unix.SYS_SYNCFS:    {name: "syncfs", target: descriptor(0), errnos: list(syncErrnos), pretend: true},
 	unix.SYS_FTRUNCATE: {name: "ftruncate", target: descriptor(0),
 		errnos: list(nil, unix.EBADF, unix.EFBIG, unix.EINTR, unix.EINVAL, unix.EIO, unix.EPERM, unix.EROFS, unix.ETXTBSY, unix.ENOSPC)},
 	unix.SYS_FCHMOD: {name: "fchmod", target: descriptor(0), errnos: list(changeErrnos), detail: func(a args) string { return fmt.Sprintf("%#o", a[1]) }},
@@ -119,13 +124,14 @@ var calls = map[int32]*call{
 	unix.SYS_RENAMEAT: {name: "renameat", target: twoPaths, errnos: list(moveErrnos, unix.EBUSY, unix.EISDIR, unix.ENOTEMPTY, unix.EINVAL)},
 	unix.SYS_LINKAT:   {name: "linkat", target: twoPaths, errnos: list(moveErrnos)},
 
-	// A close that fails has closed the descriptor all the same: that is what becomes of it here too, but that
-	// another file that nobody uses has its number, until the end of the run.
+	// A close that fails closes the descriptor nevertheless. Here the
+	// descriptor number then refers to an unused file until the end of the run.
 	unix.SYS_CLOSE: {name: "close", target: descriptor(0), errnos: list(nil, unix.EINTR, unix.EIO, unix.ENOSPC, unix.EDQUOT), closes: true},
 }
 
-// strays are calls about files, locks and waiting that would have to be in the table if a package made them.
-var strays = map[int32]string{
+// unlistedCalls are calls about files, locks and waiting that the packages do
+// not make. A package that makes one needs an entry in [calls].
+var unlistedCalls = map[int32]string{
 	unix.SYS_OPEN: "open", unix.SYS_CREAT: "creat", unix.SYS_OPENAT2: "openat2", unix.SYS_OPEN_BY_HANDLE_AT: "open_by_handle_at",
 	unix.SYS_STAT: "stat", unix.SYS_LSTAT: "lstat", unix.SYS_STATX: "statx", unix.SYS_STATFS: "statfs", unix.SYS_READLINK: "readlink",
 	unix.SYS_ACCESS: "access", unix.SYS_FACCESSAT: "faccessat", unix.SYS_FACCESSAT2: "faccessat2",

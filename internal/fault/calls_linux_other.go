@@ -2,8 +2,9 @@
 
 package fault
 
-// Not yet: the numbers of the calls are others, and for 32 bits the calls are.
+// Other architectures have other call numbers, and those with 32 bits have
+// other calls. They have no tables yet.
 var (
-	calls  map[int32]*call
-	strays map[int32]string
+	calls         map[int32]*call
+	unlistedCalls map[int32]string
 )

@@ -21,41 +21,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Scenarios are pieces of code, by name, in which calls fail, between those that prepare for it and those that look
-// what has come of it.
+// Scenarios are functions by name. A scenario prepares a case, lets one call
+// fail in [Case.Faults], and checks the outcome.
 type Scenarios map[string]func(c *Case)
 
 // A Case is one run of a scenario.
 type Case struct {
-	Dir      string // a directory for this run, empty
-	in       *bufio.Scanner
-	waiting  sync.WaitGroup // what WhenWaiting has started
-	mu       sync.Mutex
+	Dir     string // a directory for this run; empty at first
+	in      *bufio.Scanner
+	waiting sync.WaitGroup // goroutines that WhenWaiting started
+
+	mu       sync.Mutex // guards problems
 	problems []string
 }
 
-// socketFD is where the child finds the socket by which it passes on its listener.
+// socketFD is the descriptor of the socket by which the child sends the
+// listener of its filter to the parent.
 const socketFD = 3
 
-// Child is the function of the process that runs scenarios.
+// Child returns the function of a process that runs scenarios.
 func Child(scenarios Scenarios) proc.Func {
 	return func([]string) {
-		// What is done once in a process is no leak: the poller, and the goroutine that receives signals.
+		// The runtime's poller and the goroutine that receives signals start
+		// once and stay. Start them now, so that they do not count as leaks.
 		time.Sleep(time.Microsecond)
 		signals := make(chan os.Signal, 1)
 		signal.Notify(signals, unix.SIGURG)
 		signal.Stop(signals)
-		// Files that are forgotten must be seen to be open still.
+		// The garbage collector would close forgotten files and hide the
+		// mistake.
 		debug.SetGCPercent(-1)
 
-		// To print anything has to wait from here on until the parent has the listener.
+		// From here on, a write to standard output or error blocks until the
+		// parent has the listener.
 		listener, err := listen()
 		if err != nil {
 			unix.Sendmsg(socketFD, []byte(err.Error()), nil, nil, 0)
 			return
 		}
 		if err := unix.Sendmsg(socketFD, []byte("listens"), unix.UnixRights(listener), nil, 0); err != nil {
-			os.Exit(1) // panic would print
+			os.Exit(1) // a panic would print and block
 		}
 		unix.Close(listener)
 		unix.Close(socketFD)
@@ -86,60 +91,63 @@ func (c *Case) run(scenario func(*Case)) {
 	scenario(c)
 }
 
-// Errorf reports that something is wrong.
+// Errorf reports a problem.
 func (c *Case) Errorf(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.problems = append(c.problems, fmt.Sprintf(format, args...))
 }
 
-// Must reports err, unless it is nil, and ends the run.
+// Must ends the run and reports err, unless err is nil.
 func (c *Case) Must(err error) {
 	if err != nil {
 		panic(err)
 	}
 }
 
-// Path is the path of a file of this run.
+// Path returns the path of a file in the directory of this run.
 func (c *Case) Path(name string) string { return filepath.Join(c.Dir, name) }
 
-// Write makes a file with these contents.
+// Write creates a file with the given contents and returns its path.
 func (c *Case) Write(name, contents string, perm fs.FileMode) string {
 	c.Must(os.WriteFile(c.Path(name), []byte(contents), perm))
 	return c.Path(name)
 }
 
-// Faults calls f, during which one of all the calls of this run fails. It waits for the goroutines that f leaves, and
-// reports those that do not end.
+// Faults calls f. One of the system calls of f fails, except in the first run.
+// Then Faults waits for the goroutines that f started, and reports those that
+// do not end.
 func (c *Case) Faults(f func()) {
 	before := runtime.NumGoroutine()
-	mark(markBegin)
+	control(controlBegin)
 	defer func() {
 		c.waiting.Wait()
 		for begin := time.Now(); runtime.NumGoroutine() > before; time.Sleep(20 * time.Microsecond) {
 			if time.Since(begin) > 5*time.Second {
 				stacks := make([]byte, 1<<16)
-				c.Errorf("goroutines left:\n%s", stacks[:runtime.Stack(stacks, true)])
+				c.Errorf("goroutines that do not end:\n%s", stacks[:runtime.Stack(stacks, true)])
 				break
 			}
 		}
-		if left := mark(markEnd); left != 0 {
+		if left := control(controlEnd); left != 0 {
 			unix.Close(left)
 		}
 	}()
 	f()
 }
 
-// Aside calls f, whose calls do not fail, unless they are made by goroutines that it starts.
+// Aside calls f. System calls of f do not fail, except those of goroutines that
+// f starts.
 func (c *Case) Aside(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	mark(markAside)
-	defer mark(markBack)
+	control(controlAside)
+	defer control(controlBack)
 	f()
 }
 
-// Try calls f and returns its error, or the one that it panics with.
+// Try calls f and returns its error. If f panics with an error that is not a
+// [runtime.Error], Try returns that error.
 func (c *Case) Try(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -155,23 +163,26 @@ func (c *Case) Try(f func() error) (err error) {
 	return f()
 }
 
-// Failed returns the name of the call that has failed so far, and its error, or 0.
+// Failed returns the name and the error of the call that failed. If none has
+// failed so far, it returns "" and 0.
 func (c *Case) Failed() (name string, errno syscall.Errno) {
-	v := mark(markFailed)
+	v := control(controlFailed)
 	if v == 0 {
 		return "", 0
 	}
 	return calls[int32(v>>16)].name, syscall.Errno(v & 0xffff)
 }
 
-// HasFailed reports whether a call of that name has failed, with one of those errors if there are any.
+// HasFailed reports whether a call with the given name has failed. If errnos
+// are given, the call must have failed with one of them.
 func (c *Case) HasFailed(name string, errnos ...syscall.Errno) bool {
 	failed, errno := c.Failed()
 	return failed == name && (len(errnos) == 0 || slices.Contains(errnos, errno))
 }
 
-// Check looks whether err is as it should be: nil, or an [*fs.PathError] about path that matches what the call has failed
-// with, or one of the others. It reports whether it is nil.
+// Check reports whether err is nil. Otherwise err must be one of the others, or
+// an [*fs.PathError] with the given path that matches the error of the failed
+// call or one of the others. Check reports a problem if it is neither.
 func (c *Case) Check(err error, path string, others ...error) bool {
 	if err == nil {
 		return true
@@ -183,7 +194,7 @@ func (c *Case) Check(err error, path string, others ...error) bool {
 	}
 	var pathErr *fs.PathError
 	if !errors.As(err, &pathErr) || pathErr.Path != path {
-		c.Errorf("not an error of %s: %#v: %v", path, err, err)
+		c.Errorf("the error does not name %s: %#v: %v", path, err, err)
 	}
 	name, errno := c.Failed()
 	if errno != 0 && errors.Is(err, errno) {
@@ -194,20 +205,21 @@ func (c *Case) Check(err error, path string, others ...error) bool {
 			return false
 		}
 	}
-	c.Errorf("%s failed with %v, and the error does not match that: %v", name, errno, err)
+	c.Errorf("%s failed with %v, but the error does not match that: %v", name, errno, err)
 	return false
 }
 
-// Locked looks whether somebody has an exclusive lock on the file at path, or also a shared one.
+// Locked reports a problem unless the file at path is locked. If exclusive is
+// set, the lock must be an exclusive one.
 func (c *Case) Locked(path string, exclusive bool) {
 	c.Aside(func() {
 		if got := flockable(path, exclusive); got != syscall.EWOULDBLOCK {
-			c.Errorf("%s is not locked as it should be: %v", path, got)
+			c.Errorf("%s is not locked (exclusive: %t): %v", path, exclusive, got)
 		}
 	})
 }
 
-// Free looks whether nobody has a lock on the file at path, if there is one.
+// Free reports a problem if the file at path exists and is locked.
 func (c *Case) Free(path string) {
 	c.Aside(func() {
 		if got := flockable(path, false); got != nil && got != syscall.ENOENT {
@@ -216,7 +228,8 @@ func (c *Case) Free(path string) {
 	})
 }
 
-// flockable tries to lock a file: for reading if only an exclusive lock is to be in the way.
+// flockable locks the file at path for an instant, shared or exclusive, and
+// returns the error.
 func flockable(path string, shared bool) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -230,7 +243,8 @@ func flockable(path string, shared bool) error {
 	return unix.Flock(fd, how|unix.LOCK_NB)
 }
 
-// Other makes another process do something, see [other].
+// Other lets another process lock or unlock a file. See [otherProcess] for the
+// commands.
 func (c *Case) Other(command ...string) {
 	line, err := json.Marshal(command)
 	c.Must(err)
@@ -240,15 +254,18 @@ func (c *Case) Other(command ...string) {
 	}
 }
 
-// WhenWaiting calls f, on another goroutine, when the run has begun to wait.
+// WhenWaiting calls f on another goroutine while the run waits, or after a
+// short time if the run does not wait.
 func (c *Case) WhenWaiting(f func()) {
-	c.waiting.Go(func() {
-		mark(markWaiting)
+	c.waiting.Add(1)
+	go func() {
+		defer c.waiting.Done()
+		control(controlWaiting)
 		f()
-	})
+	}()
 }
 
-// Files are the names of what is in the directory.
+// Files returns the names of all files in the directory of this run.
 func (c *Case) Files() (names []string) {
 	entries, err := os.ReadDir(c.Dir)
 	c.Must(err)
@@ -258,11 +275,11 @@ func (c *Case) Files() (names []string) {
 	return names
 }
 
-// Only looks whether there are no other files than those with these names, of which some may be missing.
+// Only reports a problem for each file whose name is not one of names.
 func (c *Case) Only(names ...string) {
 	for _, name := range c.Files() {
 		if !slices.Contains(names, name) {
-			c.Errorf("left behind: %s", name)
+			c.Errorf("a file was left behind: %s", name)
 		}
 	}
 }

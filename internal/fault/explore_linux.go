@@ -14,18 +14,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/proc"
 	"golang.org/x/sys/unix"
 )
 
-// Explore runs scenarios with all failures that there are. The function is the [Child] in a process of
-// its own, with that added to its environment.
+// Explore runs scenarios with every possible failure. It is skipped unless
+// tests run at full length (see package longtest) or the environment variable
+// INTERLOCK_FAULTS is set.
 //
-// By default every call fails, but with some of its errors only, others each time. With INTERLOCK_FAULTS=all in the environment
-// it fails with each. With -short it does not run.
+// The child is a process that runs the named function, which must be one that
+// [Child] returned, with env added to its environment.
+//
+// Every call fails, but only with some of its errors, chosen at random. If
+// INTERLOCK_FAULTS is "all", every call fails with all its errors.
 func Explore(t *testing.T, function string, scenarios Scenarios, env ...string) {
-	if testing.Short() {
-		t.Skip("takes long")
+	if os.Getenv("INTERLOCK_FAULTS") == "" {
+		longtest.Skip(t)
 	}
 	e := newExplorer(t, function, env)
 	for name := range scenarios {
@@ -34,15 +39,20 @@ func Explore(t *testing.T, function string, scenarios Scenarios, env ...string) 
 	t.Logf("%d calls, %d failures", e.calls, e.failures)
 }
 
-// One runs a scenario with one failure: of the last call of that name with that in its description. What the scenario does
-// [Case.WhenWaiting] is done then.
+// One runs a scenario with one failure. The call that fails with errno is the
+// last one that has the given name and whose description contains detail.
+//
+// If the scenario does not make such a call, One tries again and gives
+// functions that are passed to [Case.WhenWaiting] more time.
 func One(t *testing.T, function, scenario, name, detail string, errno unix.Errno) {
 	t.Helper()
 	e := newExplorer(t, function, nil)
 	means := func(call string) bool { return strings.HasPrefix(call, name+"(") && strings.Contains(call, detail) }
 	var calls, problems []string
-	for try := range 20 { // who waits may make more calls the next time, or fewer; or not have waited yet on a busy machine
-		e.s.unseen = withoutWait << min(try, 7)
+	// A scenario that waits may make more or fewer calls the next time. On a
+	// busy machine it may not even wait in time.
+	for try := range 20 {
+		e.s.waitLimit = withoutWait << min(try, 7)
 		calls, _, problems = e.run(t, scenario, 0, 0)
 		n := 0
 		for _, c := range calls {
@@ -64,54 +74,59 @@ func One(t *testing.T, function, scenario, name, detail string, errno unix.Errno
 		}
 		return
 	}
-	t.Fatalf("it is not among these calls, or others fail each time: %s %s", calls, problems)
+	t.Fatalf("no call %s(%s) among these calls, or the scenario has problems without a failure: %s %s", name, detail, calls, problems)
 }
 
-// newExplorer skips the test where it cannot be.
+// newExplorer starts a child. It skips the test where that is not possible.
 func newExplorer(t *testing.T, function string, env []string) *explorer {
 	if len(calls) == 0 {
-		t.Skip("the system calls of this architecture are not known here")
+		t.Skip("there is no table of system calls for this architecture")
 	}
 	e := &explorer{function: function, env: env, base: t.TempDir()}
 	if resolved, err := filepath.EvalSymlinks(e.base); err == nil {
 		e.base = resolved
 	}
-	// What others leave behind when a file is removed that is open, and what they do with locks, is another matter.
+	// Other file systems may differ: some leave a file behind when an open file
+	// is removed, or handle locks in their own way.
 	local := []uint32{unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC}
 	var st unix.Statfs_t
 	if err := unix.Statfs(e.base, &st); err != nil || !slices.Contains(local, uint32(st.Type)) {
-		t.Skipf("on this file system (%#x, %v) it has not been tried", st.Type, err)
+		t.Skipf("not tried on this file system (%#x, %v)", st.Type, err)
 	}
 	e.start(t)
 	t.Cleanup(func() {
 		if e.child == nil {
 			return
 		}
-		if err := e.child.Close(); err != nil { // the race detector says so too
-			t.Errorf("the child: %v", err)
+		if err := e.child.Close(); err != nil { // for example, the race detector found a race
+			t.Errorf("the child failed: %v", err)
 		}
 		<-e.s.ended
 	})
 	return e
 }
 
+// An explorer runs scenarios in a child.
 type explorer struct {
 	function string
 	env      []string
-	base     string // directory
-	child    *proc.Process
-	s        *supervisor
-	other    other
+	base     string        // the parent of the directories of all runs
+	child    *proc.Process // nil if it must be started again
+	s        *supervisor   // of the child
+	other    otherProcess
 
-	ender int32 // the child's descriptor of "/", or -1
+	// rootFD is the child's descriptor of "/", or -1 if it has none. Package
+	// interlock keeps one to cancel waits.
+	rootFD int32
 
 	runs, calls, failures int
 }
 
-// start starts the child. Where a child may not make its calls wait for us, it skips the test, unless INTERLOCK_NEED is set.
+// start starts the child. If the kernel does not allow the filter, start skips
+// the test, or fails it if INTERLOCK_NEED is set.
 func (e *explorer) start(t *testing.T) {
 	t.Helper()
-	e.ender = -1
+	e.rootFD = -1
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -135,15 +150,15 @@ func (e *explorer) start(t *testing.T) {
 		t.Fatal(err)
 	case textLen == 0:
 		child.Kill()
-		t.Fatal("the child has died at its start:", child.Wait())
+		t.Fatal("the child died at its start:", child.Wait())
 	case controlLen == 0 && os.Getenv("INTERLOCK_NEED") != "":
-		t.Fatalf("system calls cannot be made to fail here: %s", text[:textLen])
+		t.Fatalf("cannot make system calls fail here: %s", text[:textLen])
 	case controlLen == 0:
-		t.Skipf("system calls cannot be made to fail here: %s", text[:textLen])
+		t.Skipf("cannot make system calls fail here: %s", text[:textLen])
 	}
 	messages, err := unix.ParseSocketControlMessage(control[:controlLen])
 	if err != nil || len(messages) != 1 {
-		t.Fatal("no descriptor:", err)
+		t.Fatal("the child sent no descriptor:", err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {
@@ -152,8 +167,8 @@ func (e *explorer) start(t *testing.T) {
 	if e.s, err = newSupervisor(fds[0], child.Pid()); err != nil {
 		t.Fatal(err)
 	}
-	if line, _ := child.Line(patience); line != "ready" {
-		t.Fatalf("the child says %q at its start", line)
+	if line, _ := child.Line(childTimeout); line != "ready" {
+		t.Fatalf("the child printed %q at its start, want %q", line, "ready")
 	}
 	e.child = child
 	for fd := range e.s.descriptors() {
@@ -161,25 +176,24 @@ func (e *explorer) start(t *testing.T) {
 	}
 }
 
-// stop kills the child. The next run starts another.
+// stop kills the child. The next run starts another one.
 func (e *explorer) stop() {
 	e.child.Kill()
 	<-e.s.ended
 	e.child = nil
 }
 
-// How much of a scenario is explored.
 const (
-	sample      = 2 // how many errors of each call by default; half as many if a run takes long
-	long        = 5 * time.Millisecond
-	repeated    = 3   // how often a call is made before it counts as repeated
-	maxCalls    = 500 // of one run
-	maxProblems = 10  // of one scenario
-	patience    = 60 * time.Second
-	settles     = 5 * time.Second // what is held or open for longer is so for ever
+	sample       = 2                    // errors per call by default, or half if a run takes long
+	long         = 5 * time.Millisecond // a run that takes long
+	repeated     = 3                    // a call that is made more often counts as repeated
+	maxCalls     = 500                  // calls of one run
+	maxProblems  = 10                   // failures with problems, of one scenario
+	childTimeout = 60 * time.Second     // the longest run
+	settleTime   = 5 * time.Second      // how long a lock or descriptor may stay after a run
 )
 
-// explore runs a scenario with all its failures.
+// explore runs a scenario with all failures.
 func (e *explorer) explore(t *testing.T, name string) {
 	begin := time.Now()
 	calls, _, problems := e.run(t, name, 0, 0)
@@ -203,7 +217,7 @@ func (e *explorer) explore(t *testing.T, name string) {
 	bad, failures, missed := 0, 0, 0
 	k := 1
 	for ; k <= maxCalls && bad < maxProblems; k++ {
-		// Of a call that is repeated again and again, a part will do.
+		// Of a call that is repeated many times, fail only a part.
 		if !all && k <= len(calls) {
 			if seen[calls[k-1]]++; seen[calls[k-1]] > repeated && rand.IntN(4) > 0 {
 				continue
@@ -215,7 +229,7 @@ func (e *explorer) explore(t *testing.T, name string) {
 		for choice := 0; choice < choices; choice++ {
 			_, failed, problems := e.run(t, name, k, first+choice)
 			if failed == nil {
-				// In this run there were fewer calls, which need not be so in the next.
+				// This run made fewer calls. The next may make more.
 				if missed++; missed < 3 && !reached {
 					choice--
 					continue
@@ -235,27 +249,29 @@ func (e *explorer) explore(t *testing.T, name string) {
 			}
 		}
 		if !reached {
-			// How many calls a run makes differs, above all on a busy machine; but hardly ever so much.
+			// The number of calls varies between runs, most of all on a busy
+			// machine, but rarely by half.
 			few := false
 			for n := 0; n < 20 && !few; n++ {
 				calls, _, _ = e.run(t, name, 0, 0)
 				few = k > len(calls)/2
 			}
 			if !few {
-				t.Errorf("of %d calls, only %d could be made to fail", len(calls), k-1)
+				t.Errorf("only %d of %d calls could be made to fail", k-1, len(calls))
 			}
 			break
 		}
 	}
 	if k > maxCalls {
-		t.Errorf("only the first %d calls have failed", maxCalls)
+		t.Errorf("the scenario makes too many calls: only the first %d have failed", maxCalls)
 	}
-	t.Logf("the last call to fail was %d of %d", k-1, len(calls))
+	t.Logf("the last call that failed was number %d of %d", k-1, len(calls))
 	e.failures += failures
 	t.Logf("%d failures in %v", failures, time.Since(begin).Round(time.Millisecond))
 }
 
-// run runs a scenario with one failure, or none.
+// run runs a scenario in which the target-th call fails, or none if target is
+// 0.
 func (e *explorer) run(t *testing.T, name string, target, choice int) (calls []string, failed *failure, problems []string) {
 	if e.child == nil {
 		e.start(t)
@@ -271,7 +287,7 @@ func (e *explorer) run(t *testing.T, name string, target, choice int) (calls []s
 	e.s.begin(dir, target, choice)
 	e.child.Say(name + "\t" + dir)
 	for {
-		line, ok := e.child.Line(patience)
+		line, ok := e.child.Line(childTimeout)
 		what, rest, _ := strings.Cut(line, " ")
 		switch {
 		case ok && what == "other":
@@ -286,8 +302,8 @@ func (e *explorer) run(t *testing.T, name string, target, choice int) (calls []s
 				problems = append(problems, err.Error())
 			}
 		default:
-			problems = append(problems, fmt.Sprintf("the child hangs or is dead; it said %q", line))
-			e.child.Signal(syscall.SIGQUIT) // to see where
+			problems = append(problems, fmt.Sprintf("the child hangs or has died; its last output was %q", line))
+			e.child.Signal(syscall.SIGQUIT) // prints the stacks of its goroutines
 			e.child.Line(time.Second)
 			calls, failed = e.s.result()
 			e.stop()
@@ -296,35 +312,37 @@ func (e *explorer) run(t *testing.T, name string, target, choice int) (calls []s
 		break
 	}
 	calls, failed = e.s.result()
-	problems = append(problems, e.s.outside()...)
+	problems = append(problems, e.s.unlistedProblems()...)
 	e.s.flush()
 	e.other.close()
-	// A call to a file system that is not known to be local may still be on its way: who made it did not wait.
+	// A call that was abandoned on a file system that is not known to be local
+	// may still be running.
 	var left []string
 	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		if left = append(heldIn(dir), e.leftOpen(before, dir)...); len(left) == 0 || time.Since(begin) > settles {
+		if left = append(locksIn(dir), e.leftOpen(before, dir)...); len(left) == 0 || time.Since(begin) > settleTime {
 			break
 		}
 	}
 	return calls, failed, append(problems, left...)
 }
 
-// leftOpen looks for descriptors of the child that it did not have before.
+// leftOpen returns a problem for each descriptor that the child did not have
+// before the run.
 func (e *explorer) leftOpen(before map[int32]string, dir string) (problems []string) {
 	for fd, what := range e.s.descriptors() {
-		if what == "/" && (e.ender < 0 || e.ender == fd) { // interlock keeps one, by which it ends waits
-			e.ender = fd
+		if what == "/" && (e.rootFD < 0 || e.rootFD == fd) {
+			e.rootFD = fd
 			continue
 		}
 		if _, ok := before[fd]; !ok {
-			problems = append(problems, fmt.Sprintf("descriptor %d left open: %s", fd, strings.ReplaceAll(what, dir, ".")))
+			problems = append(problems, fmt.Sprintf("descriptor %d is still open: %s", fd, strings.ReplaceAll(what, dir, ".")))
 		}
 	}
 	return problems
 }
 
-// heldIn looks for locks that are held on files in a directory.
-func heldIn(dir string) (problems []string) {
+// locksIn returns a problem for each file in a directory that is still locked.
+func locksIn(dir string) (problems []string) {
 	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return nil
@@ -340,85 +358,9 @@ func heldIn(dir string) (problems []string) {
 		}
 		unix.Flock(fd, unix.LOCK_UN)
 		if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
-			problems = append(problems, fmt.Sprintf("of %s, a byte is still locked: %v", d.Name(), err))
+			problems = append(problems, fmt.Sprintf("a byte of %s is still locked: %v", d.Name(), err))
 		}
 		return nil
 	})
 	return problems
-}
-
-// An other is the other process, which does with files what it is told:
-//
-//	flock path ex|sh        takes the lock
-//	byte path offset ex|sh  takes an open file description lock of a byte
-//	close path              gives up what it has of the file
-//	close-waiting path      does so when the child waits, or is told to do so at last
-type other struct {
-	files map[string][]int
-}
-
-func (o *other) do(s *supervisor, line string) error {
-	var f []string
-	if err := json.Unmarshal([]byte(line), &f); err != nil {
-		return err
-	}
-	path := f[1]
-	switch f[0] {
-	case "close":
-		s.flush()
-		o.closeFile(path)
-		return nil
-	case "close-waiting":
-		fds := o.files[path]
-		delete(o.files, path)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.whenWaiting(func() { closeAll(fds) })
-		return nil
-	}
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	if o.files == nil {
-		o.files = make(map[string][]int)
-	}
-	o.files[path] = append(o.files[path], fd)
-	shared := f[len(f)-1] == "sh"
-	if f[0] == "flock" {
-		how := unix.LOCK_EX
-		if shared {
-			how = unix.LOCK_SH
-		}
-		return unix.Flock(fd, how|unix.LOCK_NB)
-	}
-	offset, err := strconv.ParseInt(f[2], 10, 64)
-	if err != nil {
-		return err
-	}
-	l := unix.Flock_t{Type: unix.F_WRLCK, Start: offset, Len: 1}
-	if shared {
-		l.Type = unix.F_RDLCK
-	}
-	return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &l)
-}
-
-func (o *other) closeFile(path string) {
-	closeAll(o.files[path])
-	delete(o.files, path)
-}
-
-func (o *other) close() {
-	for path := range o.files {
-		o.closeFile(path)
-	}
-}
-
-// closeAll closes descriptors, and gives up their locks even if a child between fork and exec has copies.
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Flock(fd, unix.LOCK_UN)
-		unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
-		unix.Close(fd)
-	}
 }

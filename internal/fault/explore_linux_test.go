@@ -11,7 +11,7 @@ import (
 )
 
 var children = map[string]proc.Func{
-	"dies": func([]string) { panic("at once") },
+	"dies": func([]string) { panic("the child dies") },
 	"refused": func(args []string) {
 		proc.Refuse(unix.SYS_SECCOMP, unix.EPERM, -1)
 		Child(nil)(args)
@@ -20,16 +20,17 @@ var children = map[string]proc.Func{
 }
 
 var scenarios = Scenarios{
-	"in the table":    func(c *Case) { c.Faults(func() { os.Getwd() }) },
-	"another call":    func(c *Case) { c.Faults(func() { unix.Statfs(c.Dir, new(unix.Statfs_t)) }) },
-	"another command": func(c *Case) { c.Faults(func() { lockByProcess(c) }) },
-	"aside":           func(c *Case) { c.Faults(func() { os.Getwd(); c.Aside(func() { lockByProcess(c) }) }) },
+	"ListedCall":      func(c *Case) { c.Faults(func() { os.Getwd() }) },
+	"UnlistedCall":    func(c *Case) { c.Faults(func() { unix.Statfs(c.Dir, new(unix.Statfs_t)) }) },
+	"UnlistedCommand": func(c *Case) { c.Faults(func() { lockByProcess(c) }) },
+	"Aside":           func(c *Case) { c.Faults(func() { os.Getwd(); c.Aside(func() { lockByProcess(c) }) }) },
 }
 
+// lockByProcess locks a file by a command of fcntl(2) that is not in the table.
 func lockByProcess(c *Case) {
 	f, err := os.Create(c.Path("file"))
 	if err != nil {
-		return // it has failed
+		return // this was the call that fails
 	}
 	unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
 	f.Close()
@@ -40,45 +41,47 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestExplore is what TestNothingPassesUnseen runs in other processes.
+// TestExplore runs only in processes that TestExploreReportsMistakes starts.
 func TestExplore(t *testing.T) {
 	function, ok := os.LookupEnv("FAULT_CHILD")
 	if !ok {
-		t.Skip("TestNothingPassesUnseen runs it")
+		t.Skip("TestExploreReportsMistakes runs it")
 	}
 	Explore(t, function, scenarios)
 }
 
-// Where a child does not start, that is no reason to skip its test; and calls that are not made to fail are a mistake.
-func TestNothingPassesUnseen(t *testing.T) {
+// TestExploreReportsMistakes checks that Explore fails if the child dies or
+// makes an unlisted call, and skips only if the kernel does not allow the
+// filter.
+func TestExploreReportsMistakes(t *testing.T) {
 	if len(calls) == 0 {
-		t.Skip("the system calls of this architecture are not known here")
+		t.Skip("there is no table of system calls for this architecture")
 	}
 	for name, c := range map[string]struct {
 		child, need, scenario string
 		says                  []string
 	}{
-		"it dies":                {"dies", "", ".*", []string{"--- FAIL: TestExplore ", "has died at its start: exit status 2"}},
-		"it is refused":          {"refused", "", ".*", []string{"--- SKIP: TestExplore ", "seccomp: operation not permitted"}},
-		"it must not be refused": {"refused", "1", ".*", []string{"--- FAIL: TestExplore ", "seccomp: operation not permitted"}},
-		"in the table":           {"child", "", "in_the_table", []string{"PASS"}},
-		"aside":                  {"child", "", "aside", []string{"PASS"}},
-		"another call":           {"child", "", "another_call", []string{"--- FAIL: TestExplore/another_call ", "statfs is not in the table"}},
-		"another command":        {"child", "", "another_command", []string{"--- FAIL: TestExplore/another_command ", "fcntl(./file, 0x6) is not in the table"}},
+		"ChildDies":       {"dies", "", ".*", []string{"--- FAIL: TestExplore ", "the child died at its start: exit status 2"}},
+		"FilterRefused":   {"refused", "", ".*", []string{"--- SKIP: TestExplore ", "seccomp: operation not permitted"}},
+		"FilterNeeded":    {"refused", "1", ".*", []string{"--- FAIL: TestExplore ", "seccomp: operation not permitted"}},
+		"ListedCall":      {"child", "", "ListedCall", []string{"PASS"}},
+		"Aside":           {"child", "", "Aside", []string{"PASS"}},
+		"UnlistedCall":    {"child", "", "UnlistedCall", []string{"--- FAIL: TestExplore/UnlistedCall ", "statfs is not in the table"}},
+		"UnlistedCommand": {"child", "", "UnlistedCommand", []string{"--- FAIL: TestExplore/UnlistedCommand ", "fcntl(./file, 0x6) is not in the table"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.short=false", "-test.run=^TestExplore$/^"+c.scenario+"$")
-			cmd.Env = append(os.Environ(), "FAULT_CHILD="+c.child)
+			cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run=^TestExplore$/^"+c.scenario+"$")
+			cmd.Env = append(os.Environ(), "FAULT_CHILD="+c.child, "INTERLOCK_LONG=1")
 			if c.child == "refused" {
 				cmd.Env = append(cmd.Env, "INTERLOCK_NEED="+c.need)
 			}
 			out, _ := cmd.CombinedOutput()
-			if strings.Contains(string(out), "on this file system") || c.child == "child" && strings.Contains(string(out), "--- SKIP: TestExplore ") {
+			if strings.Contains(string(out), "not tried on this file system") || c.child == "child" && strings.Contains(string(out), "--- SKIP: TestExplore ") {
 				t.Skipf("%s", out)
 			}
 			for _, text := range c.says {
 				if !strings.Contains(string(out), text) {
-					t.Errorf("it does not say %q:\n%s", text, out)
+					t.Errorf("output without %q:\n%s", text, out)
 				}
 			}
 		})

@@ -8,18 +8,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where seccomp_data has the number of the call, and the lower half of its first argument, on a little-endian machine.
+// Offsets in seccomp_data: the number of the call, and the lower half of its
+// first argument on a little-endian machine.
 const (
 	offsetNr  = 0
 	offsetArg = 16
 )
 
-// listen makes the calls in question, of all threads of this process from now on, wait for who
-// answers them on the descriptor that it returns, see seccomp_unotify(2).
+// listen stops the listed and the unlisted calls of all threads of this process
+// from now on. Each call then waits for an answer, which the owner of the
+// returned descriptor gives (see seccomp_unotify(2)).
 func listen() (listener int, err error) {
 	stmt := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 	load := func(offset uint32) unix.SockFilter { return stmt(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset) }
-	// unless skips that many instructions if what was loaded is not k.
+	// unless skips some instructions if the loaded value is not k.
 	unless := func(k uint32, skip int) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jf: uint8(skip)}
 	}
@@ -27,12 +29,12 @@ func listen() (listener int, err error) {
 
 	filter := []unix.SockFilter{
 		load(offsetNr),
-		unless(unix.SYS_PRCTL, 4), load(offsetArg), unless(marker, 1), ask, allow,
+		unless(unix.SYS_PRCTL, 4), load(offsetArg), unless(controlOption, 1), ask, allow,
 	}
 	for nr := range calls {
 		filter = append(filter, unless(uint32(nr), 1), ask)
 	}
-	for nr := range strays {
+	for nr := range unlistedCalls {
 		filter = append(filter, unless(uint32(nr), 1), ask)
 	}
 	filter = append(filter, allow)
@@ -41,8 +43,8 @@ func listen() (listener int, err error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return -1, err
 	}
-	// A call that is being answered must not be interrupted by a signal, or it is made, and
-	// counted, once more; which older kernels cannot help.
+	// A signal must not interrupt a call that waits for its answer: the call
+	// would start again and count twice. Older kernels cannot prevent that.
 	flags := uintptr(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH)
 	for _, flags := range []uintptr{flags | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, flags} {
 		fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
@@ -54,7 +56,7 @@ func listen() (listener int, err error) {
 	return -1, fmt.Errorf("seccomp: %w", err)
 }
 
-// A notification is a struct seccomp_notif, and a response a struct seccomp_notif_resp.
+// A notification is a struct seccomp_notif.
 type notification struct {
 	id    uint64
 	tid   uint32
@@ -65,6 +67,7 @@ type notification struct {
 	args  [6]uint64
 }
 
+// A response is a struct seccomp_notif_resp.
 type response struct {
 	id    uint64
 	val   int64
@@ -89,14 +92,12 @@ func ioctl(fd int, request uint, arg unsafe.Pointer) error {
 	return nil
 }
 
-// errnos is a list of errors without repetition.
-func errnos(lists ...[]unix.Errno) []unix.Errno {
+// unique returns the errors of a list without duplicates.
+func unique(list []unix.Errno) []unix.Errno {
 	var all []unix.Errno
-	for _, list := range lists {
-		for _, e := range list {
-			if !slices.Contains(all, e) {
-				all = append(all, e)
-			}
+	for _, e := range list {
+		if !slices.Contains(all, e) {
+			all = append(all, e)
 		}
 	}
 	return all

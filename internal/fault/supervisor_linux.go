@@ -12,55 +12,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// marker is the option of a prctl(2) call, which no kernel knows, by which the child talks to its supervisor in the middle of a run,
-// in order with all its other calls. The second argument is one of the following.
-const marker = 0x494c4b21
+// controlOption is an option of prctl(2) that no kernel knows. The child makes
+// such calls to talk to its supervisor during a run, in order with its other
+// calls. The second argument is one of the constants below.
+const controlOption = 0x494c4b21
 
 const (
-	markBegin   = iota // from now on calls count and fail
-	markEnd            // no more; returns the descriptor that a failed close has left, or 0
-	markAside          // calls of this thread do not
-	markBack           // they do again
-	markFailed         // returns the call that has failed, and its error, or 0
-	markWaiting        // returns when a call has been seen that waits, or after a while
+	controlBegin   = iota // from now on, count calls and let one fail
+	controlEnd            // stop that; returns the descriptor that a failed close left, or 0
+	controlAside          // exempt the calling thread
+	controlBack           // end the exemption
+	controlFailed         // returns the call that failed and its error, or 0
+	controlWaiting        // returns after a call that waits, or after a while
 )
 
-func mark(what int) int {
-	v, _, _ := unix.Syscall(unix.SYS_PRCTL, marker, uintptr(what), 0)
+func control(what int) int {
+	v, _, _ := unix.Syscall(unix.SYS_PRCTL, controlOption, uintptr(what), 0)
 	return int(v)
 }
 
-// What is to happen while the child waits happens shortly after it has made a call that waits; and if it makes
-// none, since something failed and it gets along otherwise, after a while.
+// A function that should run while the child waits runs afterWait after the
+// child made a call that waits. If the child makes no such call, because a
+// failure led it another way, the function runs after withoutWait.
 const (
 	afterWait   = 200 * time.Microsecond
 	withoutWait = 8 * time.Millisecond
 )
 
-// A supervisor answers the system calls of a child.
+// A supervisor decides on the system calls of a child.
 type supervisor struct {
 	listener int
 	pid      int
-	nobody   int // a file that nobody uses
+	devNull  int // an open file that the child does not use
 	memory   *os.File
-	initial  map[int32]bool // descriptors of the Go runtime, and of the child's input and output
-	ended    chan struct{}
+	initial  map[int32]bool // descriptors of the Go runtime, and of standard input and output
+	ended    chan struct{}  // closed when the child is gone
 
-	mu      sync.Mutex
-	dir     string                 // of the run
-	target  int                    // which call is to fail
-	only    func(call string) bool // of those that this is true of, unless nil
-	counted int                    // how many were made of these
-	choice  int                    // with which of its errors
-	errno   unix.Errno             // or, if not 0, with this one
-	unseen  time.Duration          // withoutWait, or longer
-	armed   bool
-	aside   map[uint32]bool
-	waiting bool     // a call has been seen that waits
-	onWait  []func() // what is to happen then
-	made    []string // the calls of this run
-	strays  []string // those that are not in the table
-	failed  *failure
+	mu        sync.Mutex             // guards the fields below
+	dir       string                 // the directory of the run
+	target    int                    // the number of the call that fails, or 0
+	only      func(call string) bool // which calls are counted; nil means all
+	counted   int                    // the number of counted calls so far
+	choice    int                    // which of its errors the target fails with
+	errno     unix.Errno             // if not 0, the error that the target fails with
+	waitLimit time.Duration          // withoutWait, or longer
+	armed     bool                   // calls count
+	aside     map[uint32]bool        // threads whose calls do not count
+	waiting   bool                   // the child made a call that waits
+	onWait    []func()               // functions to run while the child waits
+	made      []string               // the calls of this run
+	unlisted  []string               // calls of this run that are not in the table
+	failed    *failure               // the call that failed, or nil
 }
 
 // A failure is a call that was made to fail.
@@ -68,8 +70,8 @@ type failure struct {
 	nr      int32
 	what    string
 	errno   unix.Errno
-	choices int // how many errors it has
-	left    int // the descriptor that a failed close has left, or 0
+	choices int // the number of its errors
+	left    int // the descriptor that a failed close left, or 0
 }
 
 func newSupervisor(listener, pid int) (*supervisor, error) {
@@ -77,22 +79,31 @@ func newSupervisor(listener, pid int) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	nobody, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	devNull, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{listener: listener, pid: pid, nobody: nobody, memory: memory, initial: make(map[int32]bool), unseen: withoutWait, ended: make(chan struct{})}
-	// To wake who waits on the same processor halves the time; older kernels cannot.
+	s := &supervisor{
+		listener:  listener,
+		pid:       pid,
+		devNull:   devNull,
+		memory:    memory,
+		initial:   make(map[int32]bool),
+		waitLimit: withoutWait,
+		ended:     make(chan struct{}),
+	}
+	// To wake a waiting thread on the same processor halves the time. Older
+	// kernels do not know this flag.
 	unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	go s.answer()
 	return s, nil
 }
 
-// answer answers calls until the child is gone.
+// answer decides on calls until the child is gone.
 func (s *supervisor) answer() {
 	defer close(s.ended)
 	defer unix.Close(s.listener)
-	defer unix.Close(s.nobody)
+	defer unix.Close(s.devNull)
 	defer s.memory.Close()
 	for {
 		ready := []unix.PollFd{{Fd: int32(s.listener), Events: unix.POLLIN}}
@@ -104,17 +115,18 @@ func (s *supervisor) answer() {
 		}
 		var n notification
 		if ioctl(s.listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)) != nil {
-			continue // interrupted, or the thread is gone
+			continue // a signal interrupted the call, or the thread is gone
 		}
 		s.handle(&n)
 	}
 }
 
+// handle decides on a call.
 func (s *supervisor) handle(n *notification) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n.nr == unix.SYS_PRCTL {
-		s.marked(n)
+		s.control(n)
 		return
 	}
 	if !s.armed || s.aside[n.tid] {
@@ -123,7 +135,7 @@ func (s *supervisor) handle(n *notification) {
 	}
 	c, ok := calls[n.nr]
 	if !ok {
-		s.strays = append(s.strays, strays[n.nr])
+		s.unlisted = append(s.unlisted, unlistedCalls[n.nr])
 		s.pass(n)
 		return
 	}
@@ -133,7 +145,7 @@ func (s *supervisor) handle(n *notification) {
 		return
 	}
 	if c.detail != nil && c.detail(n.args) == "" {
-		s.strays = append(s.strays, fmt.Sprintf("%s(%s, %#x)", c.name, what, n.args[1]))
+		s.unlisted = append(s.unlisted, fmt.Sprintf("%s(%s, %#x)", c.name, what, n.args[1]))
 		s.pass(n)
 		return
 	}
@@ -151,9 +163,10 @@ func (s *supervisor) handle(n *notification) {
 	}
 	switch {
 	case counts && s.counted == s.target:
-		list := errnos(c.errnos(n.args))
+		list := unique(c.errnos(n.args))
 		if strings.HasPrefix(what, "/proc/") {
-			// It never blocks. But some of it can be polled, and so package os would wait until there is more to read.
+			// A read of these files never blocks. Some of them can be polled,
+			// so package os would wait until there is more to read.
 			list = slices.DeleteFunc(list, func(e unix.Errno) bool { return e == unix.EAGAIN })
 		}
 		f := &failure{nr: n.nr, what: call, errno: list[s.choice%len(list)], choices: len(list)}
@@ -162,39 +175,40 @@ func (s *supervisor) handle(n *notification) {
 		}
 		if c.closes {
 			f.left = int(n.args[0])
-			add := addition{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SETFD, src: uint32(s.nobody), new: uint32(f.left), descrFlags: unix.O_CLOEXEC}
+			add := addition{id: n.id, flags: unix.SECCOMP_ADDFD_FLAG_SETFD, src: uint32(s.devNull), new: uint32(f.left), descrFlags: unix.O_CLOEXEC}
 			if err := ioctl(s.listener, unix.SECCOMP_IOCTL_NOTIF_ADDFD, unsafe.Pointer(&add)); err != nil {
-				panic(fmt.Sprint("cannot fail a close: ", err))
+				panic(fmt.Sprint("cannot make a close fail: ", err))
 			}
 		}
 		s.failed = f
 		s.respond(&response{id: n.id, err: -int32(f.errno)})
-	case c.idle:
+	case c.pretend:
 		s.respond(&response{id: n.id})
 	default:
 		s.pass(n)
 	}
 }
 
-func (s *supervisor) marked(n *notification) {
+// control handles a call with the controlOption.
+func (s *supervisor) control(n *notification) {
 	val := 0
 	switch n.args[1] {
-	case markBegin:
+	case controlBegin:
 		s.armed = true
-	case markEnd:
+	case controlEnd:
 		s.armed = false
 		if s.failed != nil {
 			val = s.failed.left
 		}
-	case markAside:
+	case controlAside:
 		s.aside[n.tid] = true
-	case markBack:
+	case controlBack:
 		delete(s.aside, n.tid)
-	case markFailed:
+	case controlFailed:
 		if s.failed != nil {
 			val = int(s.failed.nr)<<16 | int(s.failed.errno)
 		}
-	case markWaiting:
+	case controlWaiting:
 		id := n.id
 		s.whenWaiting(func() { s.respond(&response{id: id}) })
 		return
@@ -202,53 +216,56 @@ func (s *supervisor) marked(n *notification) {
 	s.respond(&response{id: n.id, val: int64(val)})
 }
 
-// whenWaiting calls f, once, when the child waits. The caller holds mu.
+// whenWaiting calls f once, while the child waits. The caller holds mu.
 func (s *supervisor) whenWaiting(f func()) {
 	once := sync.OnceFunc(f)
 	s.onWait = append(s.onWait, once)
 	if s.waiting {
 		time.AfterFunc(afterWait, once)
 	} else {
-		time.AfterFunc(s.unseen, once)
+		time.AfterFunc(s.waitLimit, once)
 	}
 }
 
+// pass lets the call run.
 func (s *supervisor) pass(n *notification) {
 	s.respond(&response{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
 }
 
-// respond answers a call, unless the child, or a signal, has withdrawn it.
+// respond answers a call. It has no effect if a signal ended the call or the
+// thread is gone.
 func (s *supervisor) respond(r *response) {
 	ioctl(s.listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(r))
 }
 
-// begin prepares for a run in dir in which the target-th call fails with one of its errors; 0 for none.
+// begin prepares for a run in dir. The target-th call fails with one of its
+// errors, or no call if target is 0.
 func (s *supervisor) begin(dir string, target, choice int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dir, s.target, s.choice = dir, target, choice
 	s.armed, s.aside, s.waiting, s.onWait = false, make(map[uint32]bool), false, nil
-	s.made, s.counted, s.strays, s.failed = nil, 0, nil, nil
+	s.made, s.counted, s.unlisted, s.failed = nil, 0, nil, nil
 }
 
-// result returns the calls that were made, and the one that failed, or nil.
+// result returns the calls that were made and the one that failed, or nil.
 func (s *supervisor) result() ([]string, *failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.made, s.failed
 }
 
-// outside returns a problem for each call that was made and is not in the table.
-func (s *supervisor) outside() (problems []string) {
+// unlistedProblems returns a problem for each call that is not in the table.
+func (s *supervisor) unlistedProblems() (problems []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, what := range s.strays {
+	for _, what := range s.unlisted {
 		problems = append(problems, what+" is not in the table of calls that are made to fail")
 	}
 	return problems
 }
 
-// flush does what was to be done while the child waits, and was not yet.
+// flush runs the functions for a waiting child that have not run yet.
 func (s *supervisor) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

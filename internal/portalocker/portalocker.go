@@ -1,4 +1,5 @@
-// Package portalocker runs Python's portalocker, for tests that it takes part in the same locks.
+// Package portalocker runs Python's portalocker, for tests that share a lock
+// with it.
 package portalocker
 
 import (
@@ -9,7 +10,7 @@ import (
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
-// script does what it is told, a line a call.
+// script runs one command per line of input. [Run] documents the commands.
 const script = `
 import contextlib, io, os, sys
 import portalocker
@@ -64,20 +65,23 @@ for line in sys.stdin:
     print(answer, file=answers, flush=True)
 `
 
-const python = "/usr/bin/python3" // which is Debian's, whatever else is called so
+// python is the interpreter of Debian, which finds the Debian package. The
+// search path may lead to another one.
+const python = "/usr/bin/python3"
 
-// Need skips a test without Debian's python3-portalocker, unless INTERLOCK_NEED is set.
+// Need skips the test if Debian's python3-portalocker is not installed. If
+// INTERLOCK_NEED is set, Need fails the test instead.
 func Need(t testing.TB) {
 	t.Helper()
 	if err := exec.Command(python, "-c", "import portalocker").Run(); err != nil {
 		if os.Getenv("INTERLOCK_NEED") != "" {
-			t.Fatal("python3-portalocker: ", err)
+			t.Fatal("python3-portalocker is not installed (see .ci/install):", err)
 		}
 		t.Skip("python3-portalocker is not installed (see .ci/install)")
 	}
 }
 
-// Start starts a process for a test that has a [Need] for it.
+// Start calls [Need] and then [Run]. It kills the process when the test ends.
 func Start(t testing.TB) *proc.Process {
 	t.Helper()
 	Need(t)
@@ -86,16 +90,19 @@ func Start(t testing.TB) *proc.Process {
 	return p
 }
 
-// Run starts a process that locks by portalocker. The lines that it takes are
+// Run starts a process that locks with portalocker. The process exits at the
+// end of its input. It runs these commands, one per line:
 //
-//	lock PATH [SECONDS], try PATH  portalocker.Lock; try fails at once
-//	append WORD                    writes a line to what was locked last
-//	tryshared PATH                 portalocker.lock of a file that it opens
-//	acquire NAME N [SECONDS]       a BoundedSemaphore of size N
-//	current                        whether what it got last is still the file at its path
-//	release                        what it got last
+//	lock PATH [SECONDS]       lock a file by portalocker.Lock; wait up to SECONDS
+//	try PATH                  like lock, but do not wait
+//	tryshared PATH            open a file and lock it shared by portalocker.lock
+//	acquire NAME N [SECONDS]  acquire a unit of a BoundedSemaphore of size N
+//	append WORD               write a line to the file that was locked last
+//	current                   check that the file locked last is still at its path
+//	release                   release the lock acquired last
 //
-// and it answers "ok", "locked" or, to current, "gone". It ends with its input.
+// The answer is "ok", "locked" if the lock is held by another process, or
+// "gone" if current finds another file or none.
 func Run() *proc.Process {
 	cmd := exec.Command(python, "-c", script)
 	cmd.Stderr = os.Stderr

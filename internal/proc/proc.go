@@ -1,5 +1,6 @@
-// Package proc runs functions of a program in processes of their own: it starts the same
-// program again and tells it which function to run instead of its usual work.
+// Package proc runs functions of a program in other processes. It starts the
+// same program again and tells it which function to run instead of its usual
+// work.
 package proc
 
 import (
@@ -13,14 +14,17 @@ import (
 	"time"
 )
 
+// env is the environment variable that names the function to run.
 const env = "INTERLOCK_PROC"
 
-// A Func is what a process does. It gets its arguments, talks by standard input and output, and
-// should end when standard input does, so that it never outlives who started it.
+// A Func is a function that runs in another process. It receives the arguments
+// of the process and communicates through standard input and output. It should
+// return at the end of its input, so that it does not outlive its parent.
 type Func func(args []string)
 
-// Run runs the function that this process was started for and exits, or returns if it was started
-// as usual. It must be the first thing that the program does.
+// Run runs the function that this process was started for, and exits. If the
+// process was started in the usual way, Run returns. It must be the first call
+// in the program.
 func Run(funcs map[string]Func) {
 	name, ok := os.LookupEnv(env)
 	if !ok {
@@ -31,14 +35,17 @@ func Run(funcs map[string]Func) {
 	os.Exit(0)
 }
 
-// Pending reports whether this process was started to run a function, and [Run] has not done so.
+// Pending reports whether this process was started to run a function and [Run]
+// has not been called.
 func Pending() bool {
 	_, ok := os.LookupEnv(env)
 	return ok
 }
 
-// Command is a command that runs the named function. The kernel does not kill it with its parent (Pdeathsig), for it
-// would with the thread that has started it, which may end any time.
+// Command returns a command that runs the named function.
+//
+// The command does not set Pdeathsig. That signal is sent when the thread that
+// started the process exits, and a thread may exit at any time.
 func Command(name string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	if err != nil {
@@ -50,18 +57,19 @@ func Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A Process is a running function. Its methods panic if it does not do as told.
+// A Process is another process that runs a function. Methods that expect a
+// certain line of output panic if the process prints something else.
 type Process struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	lines chan string
-	end   func() error // waits until it has ended
+	lines chan string  // lines of output
+	wait  func() error // closes stdin and waits until the process has exited
 }
 
-// Start starts the named function in a process.
+// Start starts a process that runs the named function.
 func Start(name string, args ...string) *Process { return StartCommand(Command(name, args...)) }
 
-// StartCommand starts a command made by [Command].
+// StartCommand starts a command that [Command] returned.
 func StartCommand(cmd *exec.Cmd) *Process {
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -81,7 +89,7 @@ func StartCommand(cmd *exec.Cmd) *Process {
 		}
 		close(p.lines)
 	}()
-	p.end = sync.OnceValue(func() error {
+	p.wait = sync.OnceValue(func() error {
 		for range p.lines {
 		}
 		stdin.Close()
@@ -90,13 +98,14 @@ func StartCommand(cmd *exec.Cmd) *Process {
 	return p
 }
 
-// Pid is the process's number.
+// Pid returns the process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Say sends a line to the process.
+// Say writes a line to the standard input of the process.
 func (p *Process) Say(line string) { fmt.Fprintln(p.stdin, line) }
 
-// Line returns the next line that the process prints, or false if there is none by the timeout.
+// Line returns the next line of output. It reports false if the output ends or
+// no line arrives within the timeout.
 func (p *Process) Line(timeout time.Duration) (string, bool) {
 	select {
 	case line, ok := <-p.lines:
@@ -106,20 +115,24 @@ func (p *Process) Line(timeout time.Duration) (string, bool) {
 	}
 }
 
-// patience is for what will happen unless something is broken, however slow the machine.
-const patience = 60 * time.Second
+// expectTimeout is long enough for every process that works, however slow the
+// machine is.
+const expectTimeout = 60 * time.Second
 
-// Expect waits for a line that begins with want, and returns the rest of it.
+// Expect waits for a line that begins with want and returns the rest of it.
 func (p *Process) Expect(want string) string {
-	line, ok := p.Line(patience)
+	line, ok := p.Line(expectTimeout)
 	rest, found := strings.CutPrefix(line, want)
 	if !ok || !found {
-		panic(fmt.Sprintf("process said %q (%t), expected %q", line, ok, want))
+		if !ok {
+			panic(fmt.Sprintf("the process printed no line, want %q", want))
+		}
+		panic(fmt.Sprintf("the process printed %q, want %q", line, want))
 	}
 	return strings.TrimSpace(rest)
 }
 
-// Ask is Say and Expect.
+// Ask calls Say and then Expect.
 func (p *Process) Ask(line, want string) string {
 	p.Say(line)
 	return p.Expect(want)
@@ -128,18 +141,20 @@ func (p *Process) Ask(line, want string) string {
 // Signal sends a signal to the process.
 func (p *Process) Signal(sig os.Signal) { p.cmd.Process.Signal(sig) }
 
-// Kill kills the process and waits until it is gone. Whether it had died of something else before, [Process.Wait] tells.
+// Kill kills the process and waits until it is gone. [Process.Wait] then tells
+// whether the process had already exited in another way.
 func (p *Process) Kill() {
 	p.cmd.Process.Kill()
-	p.end()
+	p.wait()
 }
 
-// Wait waits until the process has ended, and returns nil if its exit status is 0.
-func (p *Process) Wait() error { return p.end() }
+// Wait waits until the process has exited. It returns an error unless the exit
+// status is 0.
+func (p *Process) Wait() error { return p.wait() }
 
-// Close ends the process's input and waits until it has ended. An exit status that is not 0
-// is an error.
+// Close closes the standard input of the process and waits until the process
+// has exited. It returns an error unless the exit status is 0.
 func (p *Process) Close() error {
 	p.stdin.Close()
-	return p.end()
+	return p.wait()
 }

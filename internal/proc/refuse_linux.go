@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refuse makes a system call of this process fail from now on, by seccomp(2): all such calls, or only those on the
-// descriptor fd, if that is not -1. A second Refuse adds to the first.
+// Refuse makes a system call of this process fail with errno from now on. If fd
+// is not -1, only calls with that descriptor as their first argument fail. A
+// second call of Refuse adds to the first. Refuse uses seccomp(2).
 func Refuse(call uint32, errno unix.Errno, fd int) {
 	runtime.LockOSThread()
 	load := func(offset uint32) unix.SockFilter {
@@ -20,13 +21,13 @@ func Refuse(call uint32, errno unix.Errno, fd int) {
 	}
 	fail := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)}}
 	if fd >= 0 {
-		arg := uint32(16) // the first argument, 64 bits
-		if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		arg := uint32(16)                                  // offset of the first argument, which has 64 bits
+		if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 { // big-endian
 			arg += 4
 		}
 		fail = append([]unix.SockFilter{load(arg), unless(uint32(fd), 1)}, fail...)
 	}
-	filter := append([]unix.SockFilter{load(0), unless(call, len(fail))}, fail...) // the number of the call
+	filter := append([]unix.SockFilter{load(0), unless(call, len(fail))}, fail...) // at offset 0 is the number of the call
 	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -1,9 +1,10 @@
-// Package wine is for tests that run under Wine, which is not in everything like Windows.
+// Package wine lets tests skip what Wine does differently from Windows.
 package wine
 
 import "testing"
 
-// Skip skips a test under Wine, for the given reason.
+// Skip skips the test under Wine. The reason completes a sentence that begins
+// with "Wine".
 func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if Here() {

@@ -2,5 +2,5 @@
 
 package wine
 
-// Here reports whether this is Wine.
+// Here reports whether the program runs under Wine.
 func Here() bool { return false }

@@ -2,7 +2,7 @@ package wine
 
 import "golang.org/x/sys/windows"
 
-// Here reports whether this is Wine.
+// Here reports whether the program runs under Wine.
 func Here() bool {
 	return windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() == nil
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
@@ -20,20 +21,21 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Small crowds: everybody has turns, the counters are right, and a report comes of it.
-func TestCrowds(t *testing.T) {
-	length := 3 * time.Second
-	if testing.Short() {
-		length = time.Second
+// TestSmallWorkloads measures small workloads. Every member must have turns,
+// the counters must be right, and the report must be complete.
+func TestSmallWorkloads(t *testing.T) {
+	length := time.Second
+	if longtest.Enabled() {
+		length = 3 * time.Second
 	}
 	var rows []row
-	for i, c := range []crowd{
-		{what: "processes on a lock", processes: 5, goroutines: 1, locks: 1},
-		{what: "processes on a lock", processes: 40, goroutines: 1, locks: 1},
-		{what: "goroutines on locks", processes: 2, goroutines: 50, locks: 10},
-		{what: "processes on a semaphore", processes: 20, goroutines: 1, units: 4},
+	for i, c := range []workload{
+		{kind: "processes on one lock", processes: 5, goroutines: 1, locks: 1},
+		{kind: "processes on one lock", processes: 40, goroutines: 1, locks: 1},
+		{kind: "goroutines on locks", processes: 2, goroutines: 50, locks: 10},
+		{kind: "processes on a semaphore", processes: 20, goroutines: 1, units: 4},
 	} {
-		r, err := measure(c, filepath.Join(t.TempDir(), "crowd"), length, time.Second)
+		r, err := measure(c, filepath.Join(t.TempDir(), "workload"), length, time.Second)
 		if err != nil {
 			t.Fatal(i, err)
 		}
