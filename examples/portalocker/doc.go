@@ -1,3 +1,3 @@
-// Package portalocker shows, for everything that Python's portalocker does, how to do it here. The
-// examples belong to docs/portalocker.md.
+// Package portalocker shows how to write in Go what Python's portalocker does.
+// The examples belong to docs/portalocker.md.
 package portalocker

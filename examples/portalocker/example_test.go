@@ -13,8 +13,11 @@ import (
 	"github.com/interlock-go/interlock/pidfile"
 )
 
+// Each comment shows the Python code, and the example below it the Go code.
+
 var ctx = context.Background()
 
+// path returns the path of a file in a new directory.
 func path(name string) string {
 	return filepath.Join(interlock.Must(os.MkdirTemp("", "interlock-example-*")), name)
 }
@@ -45,7 +48,8 @@ func Example_lockShared() {
 	// Output: other readers can lock it too
 }
 
-// portalocker.lock(f, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING), and SHARED | NON_BLOCKING;
+// portalocker.lock(f, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+// portalocker.lock(f, LockFlags.SHARED | LockFlags.NON_BLOCKING)
 // except portalocker.AlreadyLocked
 func Example_lockNonBlocking() {
 	f := interlock.Must(os.Create(path("data")))
@@ -79,7 +83,7 @@ func Example_largeFile() {
 	f := interlock.Must(os.Create(path("data")))
 	defer f.Close()
 	check(interlock.Lock(ctx, f))
-	check(f.Truncate(1 << 32)) // a hole
+	check(f.Truncate(1 << 32)) // a sparse file, which takes no space
 
 	other := interlock.Must(os.Open(f.Name()))
 	defer other.Close()
@@ -87,22 +91,25 @@ func Example_largeFile() {
 	// Output: true
 }
 
-// with portalocker.Lock(filename, timeout=0.01); except portalocker.LockException
+// with portalocker.Lock(filename, timeout=0.01)
+// except portalocker.LockException
 func Example_lockTimeout() {
 	name := path("app.lock")
-	holder := interlock.Must(interlock.NewFileRWMutex(name)) // in real life, in another process
+	holder := interlock.Must(interlock.NewFileRWMutex(name)) // usually in another process
 	holder.Lock()
 
 	mu := interlock.Must(interlock.NewFileRWMutex(name))
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 	defer cancel()
-	fmt.Println(mu.LockContext(ctx))
-	// Output: context deadline exceeded
+	err := mu.LockContext(ctx)
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+	// Output: true
 }
 
-// portalocker.Lock(filename, check_interval=…), where the system cannot wait
+// portalocker.Lock(filename, check_interval=0.05), where waits poll
 func Example_checkInterval() {
-	mu := interlock.Must(interlock.NewFileRWMutex(path("app.lock"), interlock.WithPollInterval(time.Millisecond, 50*time.Millisecond)))
+	mu := interlock.Must(interlock.NewFileRWMutex(path("app.lock"),
+		interlock.WithPollInterval(time.Millisecond, 50*time.Millisecond)))
 	defer mu.Close()
 	mu.Lock()
 	defer mu.Unlock()
@@ -113,7 +120,7 @@ func Example_checkInterval() {
 // portalocker.Lock(filename, fail_when_locked=True)
 func Example_failWhenLocked() {
 	name := path("app.lock")
-	holder := interlock.Must(interlock.NewFileRWMutex(name)) // in real life, in another process
+	holder := interlock.Must(interlock.NewFileRWMutex(name)) // usually in another process
 	holder.Lock()
 
 	mu := interlock.Must(interlock.NewFileRWMutex(name))
@@ -121,12 +128,14 @@ func Example_failWhenLocked() {
 	// Output: true
 }
 
-// with portalocker.Lock(filename, mode) as f, the modes "r", "r+", "a", and "w", which truncates under the lock
+// with portalocker.Lock(filename, mode) as f
+//
+// The modes are "r", "r+", "a", and "w", which truncates under the lock.
 func Example_lockAndOpen() {
 	name := path("data")
 	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644))
 	fmt.Fprint(f, "written under the lock")
-	check(f.Close()) // and unlock
+	check(f.Close()) // also unlocks
 
 	f = interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDONLY, 0)) // a shared lock
 	defer f.Close()
@@ -152,9 +161,9 @@ func Example_rlock() {
 	// <nil>
 }
 
-// with portalocker.BoundedSemaphore(maximum=2, name="gpu", directory=dir, timeout=…)
+// with portalocker.BoundedSemaphore(2, name="gpu", directory=dir, timeout=5)
 func Example_boundedSemaphore() {
-	gpus := interlock.Must(interlock.NewFileSemaphore(path("gpu"), 2)) // the same files
+	gpus := interlock.Must(interlock.NewFileSemaphore(path("gpu"), 2)) // uses the same files
 	defer gpus.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -167,10 +176,12 @@ func Example_boundedSemaphore() {
 	// Output: one of two
 }
 
-// with portalocker.TemporaryFileLock(filename): there is a file as long as it is locked
+// with portalocker.TemporaryFileLock(filename)
+//
+// The file exists as long as it is locked.
 func Example_temporaryFileLock() {
 	name := path("app.lock")
-	f := interlock.Must(pidfile.Create(name)) // which tells who it is, too
+	f := interlock.Must(pidfile.Create(name)) // contains the process ID
 	_, err := pidfile.Create(name)
 	fmt.Println(errors.Is(err, interlock.ErrLocked))
 	check(f.Close())
@@ -187,7 +198,7 @@ func Example_pidFileLock() {
 	f := interlock.Must(pidfile.Create(name))
 	defer f.Close()
 
-	_, err := pidfile.Create(name) // in real life, in another process
+	_, err := pidfile.Create(name) // usually in another process
 	var running *pidfile.RunningError
 	fmt.Println(errors.As(err, &running) && running.PID == os.Getpid())
 
@@ -202,12 +213,14 @@ func Example_pidFileLock() {
 func Example_openAtomic() {
 	name := path("data")
 	check(lockedfile.Write(ctx, name, []byte("all or nothing"), 0o644))
-	check(lockedfile.Write(ctx, name, []byte("and again"), 0o644)) // replaces it, too
+	check(lockedfile.Write(ctx, name, []byte("and again"), 0o644)) // replaces a file, too
 	fmt.Println(string(interlock.Must(lockedfile.Read(ctx, name))))
 	// Output: and again
 }
 
-// with portalocker.Lock(filename, "w") as f: f.write(…); f.flush(); os.fsync(f.fileno())
+// with portalocker.Lock(filename, "w") as f:
+//
+//	f.write("new"); f.flush(); os.fsync(f.fileno())
 func Example_lockedWrite() {
 	name := path("data")
 	check(lockedfile.Write(ctx, name, []byte("new"), 0o644))
@@ -215,7 +228,7 @@ func Example_lockedWrite() {
 	// Output: new
 }
 
-// with portalocker.Lock(filename, "a") as f: f.write(…)
+// with portalocker.Lock(filename, "a") as f: f.write("one\n")
 func Example_lockedAppend() {
 	name := path("log")
 	check(lockedfile.Append(ctx, name, []byte("one\n"), 0o644))
@@ -234,16 +247,18 @@ func Example_lockedRead() {
 	// Output: contents
 }
 
-// with portalocker.Lock(filename, "w", fail_when_locked=True) as f: f.write(…)
+// with portalocker.Lock(filename, "w", fail_when_locked=True) as f: f.write()
 func Example_tryWrite() {
 	name := path("data")
-	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE, 0o644)) // in real life, in another process
+	f := interlock.Must(lockedfile.OpenFile(ctx, name, os.O_RDWR|os.O_CREATE, 0o644)) // usually in another process
 	defer f.Close()
 	fmt.Println(errors.Is(lockedfile.TryWrite(name, []byte("new"), 0o644), interlock.ErrLocked))
 	// Output: true
 }
 
-// with portalocker.Lock(filename, "r+") as f: data = json.load(f); …; f.seek(0); f.truncate(); json.dump(data, f)
+// with portalocker.Lock(filename, "r+") as f:
+//
+//	data = json.load(f); …; f.seek(0); f.truncate(); json.dump(data, f)
 func Example_readModifyWriteJSON() {
 	name := path("counters.json")
 	for range 3 {
@@ -260,4 +275,17 @@ func Example_readModifyWriteJSON() {
 	// {
 	// 	"visits": 3
 	// }
+}
+
+// except portalocker.LockException, because the file system has no locks
+func Example_noLocks() {
+	switch err := interlock.Probe(os.TempDir()); {
+	case errors.Is(err, errors.ErrUnsupported):
+		fmt.Println("no locks on this file system")
+	case err != nil:
+		fmt.Println(err) // says which guarantee does not hold
+	default:
+		fmt.Println("locks work")
+	}
+	// Output: locks work
 }

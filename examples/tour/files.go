@@ -21,7 +21,7 @@ import (
 type visits struct{ Total int }
 
 func (t *tour) lockedFiles() {
-	t.title("Four processes change a JSON file; two of them are killed, again and again")
+	t.title("Four processes change a JSON file, and two of them are killed, five times")
 	path := t.path("visits.json")
 	counted, kills := 0, 0
 	finished := func(p *proc.Process) {
@@ -41,7 +41,7 @@ func (t *tour) lockedFiles() {
 		for _, p := range ps[:2] {
 			p.Expect("counted")
 			counted++
-			p.Signal(os.Kill) // what it has said is still to be counted
+			p.Signal(os.Kill) // finished counts the lines that it has printed
 			kills++
 		}
 		for _, p := range ps {
@@ -54,17 +54,17 @@ func (t *tour) lockedFiles() {
 	if err == nil {
 		err = json.Unmarshal(data, &v)
 	}
-	t.saw(err == nil, "the file is whole: %v", err)
-	t.saw(v.Total >= counted && v.Total <= counted+kills, "%d visits were counted before %d kills, and the file says %d", counted, kills, v.Total)
+	t.reportError(err, true, "the file is intact")
+	t.report(v.Total >= counted && v.Total <= counted+kills, "the processes reported %d visits in spite of %d kills, and the file has %d", counted, kills, v.Total)
 	err = lockedfile.TransformJSON(context.Background(), path, 0o644, func(v *visits) error {
 		v.Total = -1
 		return errors.New("changed my mind")
 	})
 	again, _ := lockedfile.Read(context.Background(), path)
-	t.saw(string(again) == string(data), "a change that fails changes nothing: %v", err)
+	t.report(err != nil && string(again) == string(data), "a change that fails (%v) leaves the file alone", err)
 }
 
-// visit counts its visits in a JSON file.
+// visit increments a number in a JSON file.
 func visit(args []string) {
 	for range 50 {
 		interlock.Must(0, lockedfile.TransformJSON(context.Background(), args[0], 0o644, func(v *visits) error {
@@ -77,7 +77,7 @@ func visit(args []string) {
 }
 
 func (t *tour) commonLog() {
-	t.title("Three processes append to one log, and a fourth has it open")
+	t.title("Three processes append to one log, and then a fourth has it open")
 	path := t.path("common.log")
 	ctx := context.Background()
 	err := lockedfile.Write(ctx, path, []byte("begin\n"), 0o644)
@@ -89,25 +89,25 @@ func (t *tour) commonLog() {
 		p.Close()
 	}
 	data, readErr := lockedfile.Read(ctx, path)
-	t.saw(err == nil && readErr == nil && string(data) == "begin\n"+strings.Repeat("a line of one process\n", 60), "60 lines are there, all whole, after the first: %v", readErr)
+	t.reportError(errors.Join(err, readErr), string(data) == "begin\n"+strings.Repeat("a line of one process\n", 60), "all 60 lines are complete")
 	editor := proc.Start("edit", path)
 	editor.Expect("open")
 	err = lockedfile.TryWrite(path, []byte("nothing but this\n"), 0o644)
-	t.saw(errors.Is(err, interlock.ErrLocked), "to write without waiting is refused meanwhile: %s", strings.ReplaceAll(fmt.Sprint(err), t.dir, "…"))
+	t.report(errors.Is(err, interlock.ErrLocked), "while the file is open, TryWrite returned at once: %v", t.short(err))
 	editor.Close()
 	data, _ = lockedfile.Read(ctx, path)
 	err = lockedfile.TryWrite(path, []byte("nothing but this\n"), 0o644)
-	t.saw(err == nil && strings.HasPrefix(string(data), "BEGIN"), "and done when that has closed it: %v", err)
+	t.reportError(err, strings.HasPrefix(string(data), "BEGIN"), "after that, TryWrite succeeds")
 }
 
-// appendToLog adds lines to a file.
+// appendToLog appends lines to a file.
 func appendToLog(args []string) {
 	for range 20 {
 		interlock.Must(0, lockedfile.Append(context.Background(), args[0], []byte("a line of one process\n"), 0o644))
 	}
 }
 
-// edit changes a file in its place, and keeps it locked until its input ends.
+// edit changes a file in place, and keeps it locked until its input ends.
 func edit(args []string) {
 	f := interlock.Must(lockedfile.OpenFile(context.Background(), args[0], os.O_RDWR, 0))
 	fmt.Println("open")
@@ -117,26 +117,26 @@ func edit(args []string) {
 }
 
 func (t *tour) onlyOne() {
-	t.title("A program that runs only once at a time")
+	t.title("Only one instance of a program runs at a time")
 	path := t.path("app.pid")
 	first := proc.Start("serve", path)
 	first.Expect("runs")
 	second := proc.Start("serve", path)
 	said := second.Expect("refused")
 	second.Close()
-	t.saw(strings.Contains(said, strconv.Itoa(first.Pid())), "the second one says: %s", strings.ReplaceAll(said, t.dir, "…"))
+	t.report(strings.Contains(said, strconv.Itoa(first.Pid())), "the second instance printed: %s", t.shorten(said))
 	pid, running, err := pidfile.Read(path)
-	t.saw(pid == first.Pid() && running && err == nil, "others can read the PID: %d, runs: %t", pid, running)
+	t.reportError(err, pid == first.Pid() && running, "another program reads PID %d, running %t", pid, running)
 	first.Kill()
 	third := proc.Start("serve", path)
 	third.Expect("runs")
-	t.saw(true, "when it was killed, the next one takes over")
+	t.report(true, "after the first was killed, a third instance took over")
 	third.Close()
 	_, err = os.Stat(path)
-	t.saw(errors.Is(err, fs.ErrNotExist), "when that ends, it removes the file")
+	t.report(errors.Is(err, fs.ErrNotExist), "the file is gone when the program ends")
 }
 
-// serve runs, unless it does so already, until its input ends.
+// serve runs until its input ends, unless another instance is running.
 func serve(args []string) {
 	file, err := pidfile.Create(args[0])
 	if err != nil {
@@ -149,43 +149,43 @@ func serve(args []string) {
 }
 
 func (t *tour) whoHoldsIt() {
-	t.title("Who holds the lock, and who waits for it")
+	t.title("Diagnostics: a probe of the disk, the holder of a lock, and a trace")
 	err := interlock.Probe(t.dir)
-	t.saw(err == nil, "locks in this directory do what they should: %v", err)
+	t.reportError(err, true, "locks work in this directory")
 	path := t.path("held.lock")
 	p := proc.Start("hold", path)
 	defer p.Kill()
 	p.Expect("held")
-	var told []string
+	var events []string
 	mu := interlock.Must(interlock.NewFileRWMutex(path, interlock.WithTrace(&interlock.Trace{
 		WaitStart: func(interlock.TraceInfo) {
 			holders, err := interlock.Holders(path)
 			for _, h := range holders {
-				told = append(told, fmt.Sprintf("waiting for %d, %s", h.PID, h.Command))
+				events = append(events, fmt.Sprintf("waiting for process %d (%s)", h.PID, h.Command))
 			}
 			if errors.Is(err, errors.ErrUnsupported) {
-				told = append(told, fmt.Sprintf("waiting for %d, though this system does not tell", p.Pid()))
+				events = append(events, fmt.Sprintf("waiting for process %d (not reported by this system)", p.Pid()))
 			}
 		},
 		Abandoned: func(_ interlock.TraceInfo, waited time.Duration, err error) {
-			told = append(told, fmt.Sprintf("gave up after %v: %v", waited.Round(time.Millisecond), err))
+			events = append(events, fmt.Sprintf("gave up after %v: %v", waited.Round(time.Millisecond), t.short(err)))
 		},
 		Acquired: func(_ interlock.TraceInfo, waited time.Duration) {
-			told = append(told, fmt.Sprintf("acquired after %v", waited))
+			events = append(events, fmt.Sprintf("acquired after %v", waited))
 		},
 		Released: func(_ interlock.TraceInfo, held time.Duration) {
-			told = append(told, fmt.Sprintf("held for %v", held.Round(time.Millisecond)))
+			events = append(events, fmt.Sprintf("held for %v", held.Round(time.Millisecond)))
 		},
 	})))
 	defer mu.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	mu.LockContext(ctx)
-	t.saw(len(told) == 2 && strings.Contains(told[0], strconv.Itoa(p.Pid())), "a trace tells: %s", strings.Join(told, "; "))
+	t.report(len(events) == 2 && strings.Contains(events[0], strconv.Itoa(p.Pid())), "a trace of a wait: %s", strings.Join(events, "; "))
 	p.Kill()
-	told = nil
+	events = nil
 	mu.Lock()
 	time.Sleep(5 * time.Millisecond)
 	mu.Unlock()
-	t.saw(len(told) == 2, "and when that process is gone: %s", strings.Join(told, "; "))
+	t.report(len(events) == 2, "a trace after the holder was killed: %s", strings.Join(events, "; "))
 }

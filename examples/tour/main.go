@@ -1,5 +1,6 @@
-// Tour shows what package interlock does, on real processes: it starts itself several times. It
-// prints what it saw, and exits with status 1 if something was not as promised.
+// Tour shows what package interlock does with real processes. It starts itself
+// several times, prints the results, and exits with status 1 if a guarantee did
+// not hold.
 //
 //	go run ./examples/tour
 package main
@@ -8,11 +9,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
-// What the processes do that the tour starts.
+// processes has the functions that the tour runs in processes of their own.
 var processes = map[string]proc.Func{
 	"count": count,
 	"read":  read,
@@ -46,22 +48,38 @@ func main() {
 	t.whoHoldsIt()
 	os.RemoveAll(dir)
 	if t.failed > 0 {
-		fmt.Printf("\n%d promises broken\n", t.failed)
+		fmt.Printf("\n%d guarantees did not hold\n", t.failed)
 		os.Exit(1)
 	}
-	fmt.Println("\nall as promised")
+	fmt.Println("\nAll guarantees held.")
 }
 
+// A tour counts the guarantees that did not hold.
 type tour struct {
-	dir    string
+	dir    string // for the lock files
 	failed int
 }
 
 func (t *tour) title(s string)          { fmt.Printf("\n%s\n", s) }
 func (t *tour) path(name string) string { return filepath.Join(t.dir, name) }
 
-// saw reports something seen, and whether it is as promised.
-func (t *tour) saw(ok bool, format string, args ...any) {
+// shorten replaces the name of the temporary directory in a message.
+func (t *tour) shorten(s string) string { return strings.ReplaceAll(s, t.dir, "…") }
+
+// short returns the message of err, which may be nil, without the name of the
+// temporary directory.
+func (t *tour) short(err error) string { return t.shorten(fmt.Sprint(err)) }
+
+// reportError is report for a result that must come without an error.
+func (t *tour) reportError(err error, ok bool, format string, args ...any) {
+	if err != nil {
+		format, args = format+": %s", append(args, t.short(err))
+	}
+	t.report(err == nil && ok, format, args...)
+}
+
+// report prints a result, and whether it is the expected one.
+func (t *tour) report(ok bool, format string, args ...any) {
 	mark := "  ok   "
 	if !ok {
 		mark = "  FAIL "

@@ -18,7 +18,7 @@ import (
 const processCount, increments = 4, 250
 
 func (t *tour) counting() {
-	t.title("Four processes count in one file")
+	t.title("Four processes increment a number in one file")
 	const want = processCount * increments
 	sum := func(how string) int {
 		counter := t.path("counter-" + how)
@@ -26,7 +26,7 @@ func (t *tour) counting() {
 		for range processCount {
 			ps = append(ps, proc.Start("count", how, counter, t.path("counter.lock")))
 		}
-		for _, p := range ps { // together, so that they meet
+		for _, p := range ps { // all start together, so that they contend
 			p.Expect("ready")
 		}
 		for _, p := range ps {
@@ -39,11 +39,11 @@ func (t *tour) counting() {
 		return number(counter)
 	}
 	locked, unlocked := sum("locked"), sum("unlocked")
-	t.saw(locked == want, "with the lock, %d of %d increments are there", locked, want)
-	t.saw(unlocked < want, "without it, %d of %d: %d are lost", unlocked, want, want-unlocked)
+	t.report(locked == want, "with the lock: %d of %d increments took effect", locked, want)
+	t.report(unlocked < want, "without the lock: %d of %d, so %d were lost", unlocked, want, want-unlocked)
 }
 
-// count adds to the number in a file.
+// count increments the number in a file.
 func count(args []string) {
 	how, counter := args[0], args[1]
 	mu := interlock.Must(interlock.NewFileRWMutex(args[2]))
@@ -64,14 +64,15 @@ func count(args []string) {
 	fmt.Println("done")
 }
 
+// number returns the number in the file at path, or 0 if there is none.
 func number(path string) int {
-	data, _ := os.ReadFile(path) // empty at first
+	data, _ := os.ReadFile(path)
 	n, _ := strconv.Atoi(strings.TrimSpace(string(data)))
 	return n
 }
 
 func (t *tour) readersAndAWriter() {
-	t.title("Three processes read all the time, each by turns with the others; one writes")
+	t.title("Three processes read without a pause, and one process writes")
 	path := t.path("rw.lock")
 	mu := interlock.Must(interlock.NewFileRWMutex(path))
 	defer mu.Close()
@@ -87,9 +88,9 @@ func (t *tour) readersAndAWriter() {
 		time.Sleep(time.Millisecond)
 		together = mu.TryRLock()
 	}
-	t.saw(together, "a reader joins them")
+	t.report(together, "another reader can join")
 	if together {
-		t.saw(!mu.TryLock(), "and keeps a writer out")
+		t.report(!mu.TryLock(), "a writer cannot")
 		mu.RUnlock()
 	}
 	const turns = 20
@@ -111,25 +112,28 @@ func (t *tour) readersAndAWriter() {
 		reads += n
 		p.Close()
 	}
-	t.saw(got == turns, "the writer gets %d turns of %d, and waits at most %v", got, turns, longest.Round(time.Millisecond))
-	t.saw(reads > 0, "meanwhile the others read %d times", reads)
+	t.report(got == turns, "a writer that waits got %d of %d turns; its longest wait was %v", got, turns, longest.Round(time.Millisecond))
+	t.report(reads > 0, "the readers had the lock %d times", reads)
 }
 
-// read has four goroutines whose read locks overlap, so that the lock is hardly ever free.
+// read runs four goroutines whose read locks overlap, so that the lock is
+// almost never free.
 func read(args []string) {
 	mu := interlock.Must(interlock.NewFileRWMutex(args[0]))
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	var reads [4]int
 	for i := range reads {
-		wg.Go(func() {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
 			for ctx.Err() == nil {
 				mu.RLock()
 				time.Sleep(2 * time.Millisecond)
 				reads[i]++
 				mu.RUnlock()
 			}
-		})
+		}()
 		time.Sleep(time.Millisecond / 2)
 	}
 	fmt.Println("reading")
@@ -140,7 +144,7 @@ func read(args []string) {
 }
 
 func (t *tour) deadline() {
-	t.title("A wait ends at its deadline")
+	t.title("A wait ends at the deadline of its context")
 	path := t.path("deadline.lock")
 	p := proc.Start("hold", path)
 	defer p.Kill()
@@ -153,12 +157,12 @@ func (t *tour) deadline() {
 	defer cancel()
 	err := mu.LockContext(ctx)
 	took := time.Since(begin)
-	t.saw(err == context.DeadlineExceeded && took >= timeout, "LockContext with %v to spare: %v, after %v", timeout, err, took.Round(100*time.Microsecond))
+	t.report(errors.Is(err, context.DeadlineExceeded) && took >= timeout, "LockContext with a timeout of %v returned after %v: %v", timeout, took.Round(100*time.Microsecond), t.short(err))
 	err = mu.TryLockContext(context.Background())
-	t.saw(errors.Is(err, interlock.ErrLocked), "TryLockContext: %v", strings.ReplaceAll(fmt.Sprint(err), t.dir, "…"))
+	t.report(errors.Is(err, interlock.ErrLocked), "TryLockContext returned at once: %v", t.short(err))
 }
 
-// hold takes the lock and keeps it.
+// hold acquires the lock and keeps it until its input ends.
 func hold(args []string) {
 	mu := interlock.Must(interlock.NewFileRWMutex(args[0]))
 	mu.Lock()
@@ -181,7 +185,7 @@ func (t *tour) killedHolder() {
 	}()
 	select {
 	case <-locked:
-		t.saw(false, "its lock does not hold")
+		t.report(false, "the waiter had the lock while the other process held it")
 		return
 	case <-time.After(20 * time.Millisecond):
 	}
@@ -189,8 +193,8 @@ func (t *tour) killedHolder() {
 	p.Kill()
 	select {
 	case at := <-locked:
-		t.saw(true, "who waited for it has the lock %v after the kill", at.Sub(begin).Round(10*time.Microsecond))
+		t.report(true, "the waiter had the lock %v after the kill", at.Sub(begin).Round(10*time.Microsecond))
 	case <-time.After(10 * time.Second):
-		t.saw(false, "who waited for it still waits")
+		t.report(false, "the waiter still waits")
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func (t *tour) nested() {
-	t.title("Locked functions call each other")
+	t.title("Functions that lock call each other")
 	path := t.path("nested.lock")
 	mu := interlock.Must(interlock.NewFileRMutex(path))
 	defer mu.Close()
@@ -30,7 +30,7 @@ func (t *tour) nested() {
 			deepest = max(deepest, mu.Depth(o))
 			if levels == 1 {
 				if mu.TryLock(interlock.NewOwner()) {
-					return errors.New("another owner got in")
+					return errors.New("another owner acquired the lock")
 				}
 				return nil
 			}
@@ -38,29 +38,29 @@ func (t *tour) nested() {
 		})
 	}
 	err := descend(ctx, 5)
-	t.saw(err == nil && deepest == 5, "one owner holds the lock %d times, another does not get in: %v", deepest, err)
+	t.reportError(err, deepest == 5, "one owner held the lock %d times, and another owner could not acquire it", deepest)
 	p := proc.Start("hold", path)
 	defer p.Kill()
 	p.Expect("held")
-	t.saw(!mu.TryLock(interlock.NewOwner()), "then another process has it")
+	t.report(!mu.TryLock(interlock.NewOwner()), "afterwards another process could acquire it")
 }
 
-const slots, sharedTurns = 3, 20
+const units, sharedTurns = 3, 20
 
 func (t *tour) sharedSlots() {
-	t.title("Six processes share three slots, with weights 1, 2 and 3; one is killed on the way")
-	name, log := t.path("slots"), t.path("slots.log")
+	t.title("Six processes share three units, each acquires one, two or three; one process is killed")
+	name, log := t.path("shared"), t.path("shared.log")
 	var ps []*proc.Process
 	for i := range 6 {
-		ps = append(ps, proc.Start("share", name, strconv.Itoa(i%slots+1), log))
+		ps = append(ps, proc.Start("share", name, strconv.Itoa(i%units+1), log))
 	}
-	for _, p := range ps { // together, so that they meet
+	for _, p := range ps { // all start together, so that they contend
 		p.Expect("ready")
 	}
 	for _, p := range ps {
 		p.Say("go")
 	}
-	victim := ps[2] // which takes all three
+	victim := ps[2] // acquires all three
 	victim.Expect("under way")
 	victim.Kill()
 	for _, p := range ps {
@@ -71,21 +71,21 @@ func (t *tour) sharedSlots() {
 		}
 	}
 	most, turns := inUse(log, victim.Pid())
-	t.saw(turns >= 5*sharedTurns, "in %d turns, of which the other five had all of theirs,", turns)
-	t.saw(most == slots, "at most %d slots of %d were in use at once", most, slots)
-	sem := interlock.Must(interlock.NewFileSemaphore(name, slots))
+	t.report(turns >= 5*sharedTurns, "%d turns, which include all turns of the other five processes", turns)
+	t.report(most == units, "at most %d of %d units were in use at once", most, units)
+	sem := interlock.Must(interlock.NewFileSemaphore(name, units))
 	defer sem.Close()
-	free := sem.TryAcquire(slots)
-	t.saw(free, "now all are free, the killed one's too")
+	free := sem.TryAcquire(units)
+	t.report(free, "now all are free, also those of the killed process")
 	if free {
-		sem.Release(slots)
+		sem.Release(units)
 	}
 }
 
-// share takes slots, again and again.
+// share acquires and releases units again and again.
 func share(args []string) {
 	weight, _ := strconv.ParseInt(args[1], 10, 64)
-	sem := interlock.Must(interlock.NewFileSemaphore(args[0], slots))
+	sem := interlock.Must(interlock.NewFileSemaphore(args[0], units))
 	note := notes(args[2])
 	in := bufio.NewScanner(os.Stdin)
 	fmt.Println("ready")
@@ -103,7 +103,9 @@ func share(args []string) {
 	fmt.Println("done")
 }
 
-// notes returns a function that notes in a file, which processes share, that slots are taken or given back.
+// notes returns a function that appends a number of units to a log that several
+// processes share: positive when they were acquired, and negative before they
+// are released.
 func notes(path string) func(n int64) {
 	ctx := lockedfile.WithoutSync(context.Background())
 	return func(n int64) {
@@ -111,8 +113,9 @@ func notes(path string) func(n int64) {
 	}
 }
 
-// inUse reads the notes, and returns how many slots were in use at most, and how often some were taken. What
-// the killed process had, if any, was free when another one wrote next.
+// inUse reads the log. It returns the largest number of units in use at once,
+// and the number of acquisitions. The units of the killed process count as
+// released after its last line.
 func inUse(path string, killed int) (most, turns int) {
 	data, _ := os.ReadFile(path)
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
@@ -143,7 +146,7 @@ func inUse(path string, killed int) (most, turns int) {
 
 func (t *tour) limitedBuilds() {
 	const limit, builders = 2, 3
-	t.title("Three processes run ten jobs each, all at once; the machine runs two at a time")
+	t.title("Three processes start ten jobs each; the machine runs two at a time")
 	name, log := t.path("builds"), t.path("builds.log")
 	var ps []*proc.Process
 	for range builders {
@@ -154,12 +157,12 @@ func (t *tour) limitedBuilds() {
 		p.Close()
 	}
 	most, n := inUse(log, 0)
-	t.saw(n == builders*jobs && most == limit, "%d jobs ran, at most %d at once", n, most)
+	t.report(n == builders*jobs && most == limit, "%d jobs ran, at most %d at once", n, most)
 }
 
 const jobs = 10
 
-// build runs jobs in a group.
+// build runs jobs in a Group.
 func build(args []string) {
 	limit, _ := strconv.ParseInt(args[1], 10, 64)
 	sem := interlock.Must(interlock.NewFileSemaphore(args[0], limit))

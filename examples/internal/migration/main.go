@@ -1,4 +1,4 @@
-package portalocker_test
+package migration
 
 import (
 	"os"
@@ -8,10 +8,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
+// Main runs the tests of a package with examples. They get a temporary
+// directory of their own, which is removed afterwards. It fails if an example
+// leaves a goroutine behind.
+func Main(m *testing.M) {
 	tmp := interlock.Must(os.MkdirTemp("", "interlock-examples-*"))
 	os.Setenv("TMPDIR", tmp)
-	os.Setenv("TMP", tmp) // in Windows
+	os.Setenv("TMP", tmp) // for Windows
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		os.RemoveAll(tmp)
 		os.Exit(code)
