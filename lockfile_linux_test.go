@@ -132,6 +132,19 @@ func TestCtimeSettles(t *testing.T) {
 	if f.knownAt == never {
 		t.Error("an old ctime does not prove that the file is at its path")
 	}
+	// As long as it does, a rename still shows.
+	must(t, os.Rename(path, path+".old"))
+	if f.tryNow(exclusive) {
+		t.Error("tryNow locked a file that was renamed")
+		f.unlock()
+	}
+	must(t, os.Rename(path+".old", path))
+	time.Sleep(2 * settledAge(t, f))
+	must(t, f.look(f.file))
+	if !f.tryNow(exclusive) {
+		t.Fatal("tryNow failed for a file that is back")
+	}
+	f.unlock()
 	// The directory is renamed, which leaves the ctime alone.
 	dir := filepath.Dir(path)
 	must(t, os.Rename(dir, dir+".old"))

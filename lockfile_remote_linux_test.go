@@ -5,15 +5,32 @@ package interlock
 import (
 	"context"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/kernelwait"
 	"golang.org/x/sys/unix"
 )
 
+// openFiles returns how many descriptors of the lock file and its gate this
+// process has.
+func openFiles(t *testing.T, path string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, e := range entries {
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(target, path) {
+			n++
+		}
+	}
+	return n
+}
+
 // undone waits until all that a lock file forgot is undone: other can lock it,
-// no process stands at the gate, and descriptors are closed.
-func undone(t *testing.T, other *lockFile, descriptorsBefore int) {
+// no process stands at the gate, and only that many files are open.
+func undone(t *testing.T, other *lockFile, files int) {
 	t.Helper()
 	waitFor(t, "the gate is free", func() bool { return !taken(other, exclusive) })
 	waitFor(t, "the lock is free", func() bool {
@@ -21,7 +38,7 @@ func undone(t *testing.T, other *lockFile, descriptorsBefore int) {
 		return other.try(t.Context(), exclusive) == nil
 	})
 	other.unlock()
-	waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= descriptorsBefore })
+	waitFor(t, "descriptors are closed", func() bool { return openFiles(t, other.path) <= files })
 }
 
 // A try that gets no answer is abandoned, and what it did is undone when the
@@ -31,7 +48,7 @@ func TestAbandonedTryIsUndone(t *testing.T) {
 	other := lockFileAt(t, path)
 	must(t, other.try(t.Context(), exclusive))
 	other.unlock()
-	before := descriptors(t, "self") + 1
+	before := openFiles(t, path)
 	for range 3 {
 		f := openLockFileAt(t, path)
 		stop(t, daemon)
@@ -62,12 +79,16 @@ func TestAbandonedWaitIsUndone(t *testing.T) {
 	needKernelWait(t)
 	daemon, path := mountFUSE(t, "waits")
 	other, holder := lockFileAt(t, path), lockFileAt(t, path)
-	before := descriptors(t, "self") + 2 // kernelwait keeps one
+	before := openFiles(t, path)
 	for range 3 {
 		f := openLockFileAt(t, path)
 		must(t, holder.try(t.Context(), exclusive))
 		ctx, cancel := context.WithCancel(t.Context())
+		waits := kernelwait.Waits() // abandoned ones count until the daemon ends
 		waiter := start(func() error { return f.wait(ctx, exclusive) })
+		waitFor(t, "the wait is in the kernel", func() bool {
+			return kernelwait.Waits() > waits && taken(other, exclusive)
+		})
 		pending(t, waiter)
 		stop(t, daemon)
 		cancel()
@@ -80,8 +101,8 @@ func TestAbandonedWaitIsUndone(t *testing.T) {
 		f.close()
 		waitFor(t, "the gate is free", func() bool { return !taken(other, exclusive) })
 	}
-	daemon.Kill() // which answers the requests that wait
-	waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= before })
+	daemon.Kill() // which ends the requests that wait
+	waitFor(t, "descriptors are closed", func() bool { return openFiles(t, path) <= before })
 }
 
 // A question that gets no answer changes nothing: the file stays, and stays
@@ -110,7 +131,7 @@ func TestAbandonedQuestionKeepsFile(t *testing.T) {
 func TestGateOpenedAsContextEndsIsClosed(t *testing.T) {
 	localAndRemote(t, func(t *testing.T) {
 		path := lockPath(t)
-		before := descriptors(t, "self") + 1 // kernelwait keeps one
+		before := openFiles(t, path)
 		for range 500 {
 			f := openLockFileAt(t, path)
 			ctx, cancel := context.WithTimeout(t.Context(), rand.N(200*time.Microsecond))
@@ -121,6 +142,6 @@ func TestGateOpenedAsContextEndsIsClosed(t *testing.T) {
 			f.withdraw()
 			f.close()
 		}
-		waitFor(t, "descriptors are closed", func() bool { return descriptors(t, "self") <= before })
+		waitFor(t, "descriptors are closed", func() bool { return openFiles(t, path) <= before })
 	})
 }

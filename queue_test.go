@@ -157,7 +157,7 @@ func TestBlockedLeaderRefusesTries(t *testing.T) {
 			t.Error("a waiter that is no try was woken")
 		}
 		if !q.blocked() || !q.refusesTry(shared) || !q.refusesTry(exclusive) {
-			t.Error("a newcomer need not wait behind a blocked leader")
+			t.Error("a newcomer is not refused behind a blocked leader")
 		}
 		q.remove(leader, removed)
 		if q.blocked() {
@@ -179,7 +179,7 @@ func TestNewcomersThatMustWait(t *testing.T) {
 	} {
 		q := new(queue)
 		if q.refusesTry(shared) || q.refusesTry(exclusive) {
-			t.Error("a newcomer must wait although no goroutine waits")
+			t.Error("a newcomer is refused although no goroutine waits")
 		}
 		addWaiter(q, c.mode, c.try)
 		if q.refusesTry(shared) != c.reader || q.refusesTry(exclusive) != c.writer {

@@ -21,6 +21,7 @@ import (
 )
 
 func init() {
+	children["keeper"] = keeper
 	children["parent"] = parent
 	children["sleep"] = func([]string) { bufio.NewReader(os.Stdin).ReadString('\n') }
 }
@@ -192,7 +193,11 @@ func TestExchangedFileIsNoticed(t *testing.T) {
 
 // A lock is not handed on within a process after its file was replaced.
 func TestLockOfReplacedFileIsNotHandedOn(t *testing.T) {
-	for range 30 {
+	rounds := 8
+	if longtest.Enabled() {
+		rounds = 30
+	}
+	for range rounds {
 		path := lockPath(t)
 		m := newMutex(t, path)
 		settle(m)
@@ -259,6 +264,36 @@ func TestFileThatCannotBeUnlockedIsClosed(t *testing.T) {
 		other.Lock()
 		other.Unlock()
 	})
+}
+
+// keeper locks, and unlocks although the system refuses to unlock the file.
+func keeper(args []string) {
+	m := Must(NewFileRWMutex(args[0]))
+	m.Lock()
+	defer func() {
+		if err := recover(); err != nil {
+			fmt.Println("no system call can be refused:", err)
+		}
+	}()
+	proc.Refuse(unix.SYS_FLOCK, unix.EIO, m.file.file.fd)
+	m.Unlock()
+	fmt.Println("unlocked")
+	bufio.NewReader(os.Stdin).ReadString('\n')
+}
+
+// If the system refuses to unlock the file, closing the file releases the lock.
+func TestRefusedUnlockReleasesLock(t *testing.T) {
+	path := lockPath(t)
+	m := newMutex(t, path)
+	p := proc.Start("keeper", path)
+	t.Cleanup(p.Kill)
+	if line, _ := p.Line(patience); line != "unlocked" {
+		t.Skip(line)
+	}
+	if !m.TryLock() {
+		t.Fatal("the lock is still held")
+	}
+	m.Unlock()
 }
 
 func TestTryRLockSucceedsAmongReaders(t *testing.T) {
@@ -358,6 +393,24 @@ func TestReaderWithoutGateNoticesThatWriterGivesUp(t *testing.T) {
 	must(t, finish(t, reader))
 	m.RUnlock()
 	m.RUnlock()
+}
+
+// A reader that waits because the file was moved away joins the readers of its
+// process once the file is back.
+func TestReaderNoticesThatFileIsBack(t *testing.T) {
+	localAndRemote(t, func(t *testing.T) {
+		path := lockPath(t)
+		m := newMutex(t, path)
+		m.RLock()
+		must(t, os.Rename(path, path+".old"))
+		time.Sleep(2 * pathCheckInterval)
+		reader := rlocking(t.Context(), m)
+		pending(t, reader)
+		must(t, os.Rename(path+".old", path))
+		must(t, finish(t, reader))
+		m.RUnlock()
+		m.RUnlock()
+	})
 }
 
 // Without descriptors a writer cannot open the gate. It stops readers all the
