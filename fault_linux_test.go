@@ -14,7 +14,8 @@ import (
 )
 
 // The scenarios are here, and not in internal/systemtest, because some of them
-// set what a lock remembers, so that it makes the calls that are to fail.
+// set what a lock remembers. This makes the lock take a certain path, so that
+// the calls on that path fail.
 
 // faults has the scenarios of fault_*_linux_test.go.
 var faults = fault.Scenarios{}

@@ -182,8 +182,8 @@ func TestContended(t *testing.T) {
 	holder.unlock()
 }
 
-// What is known about the gate is remembered for each mode. A reader that sees
-// no writer there does not tell whether readers are there.
+// A process remembers what it saw at the gate for each mode. A reader does not
+// look for other readers there, so what it remembers says nothing about them.
 func TestGateIsRememberedByMode(t *testing.T) {
 	a, b, _ := lockFilesAt(t, lockPath(t))
 	must(t, b.announce(t.Context(), shared))

@@ -345,6 +345,9 @@ func (m *FileRWMutex) waitForReaders(ctx context.Context, w *waiter) (joined boo
 			contended := m.file.contended(ctx, w.mode)
 			switch {
 			case contended != nil && contended != ErrLocked && contended != errStale:
+				if m.state() != heldShared {
+					continue // the last reader may have closed the file
+				}
 				return false, contended
 			case contended == nil && w.mode == shared:
 				if m.join() {

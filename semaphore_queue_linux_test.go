@@ -30,6 +30,10 @@ func sleepLong(t *testing.T) (asleep, soon time.Duration) {
 	return time.Second / 10, 5 * time.Second
 }
 
+// neverPoll is a poll interval with which polling helps no test: a lost wake-up
+// makes the test fail.
+var neverPoll = pollInterval{20 * time.Second, 20 * time.Second}
+
 // wakesHead fails unless event wakes the head. In each round, hold acquires the
 // only unit of s for another holder, a goroutine waits for it, and event makes
 // the unit free.
@@ -39,6 +43,7 @@ func wakesHead(t *testing.T, s *FileSemaphore, hold, event func()) {
 	if !isLocal(s) {
 		t.Skip("the head polls on a remote file system")
 	}
+	s.opts.poll = neverPoll
 	asleep, soon := sleepLong(t)
 	for range 3 {
 		hold()
@@ -107,12 +112,39 @@ func TestReleaseAndCancelWakeHeadOfSameProcess(t *testing.T) {
 	}
 }
 
+// A release may wake the head after it has looked at the slots, and before it
+// sleeps.
+func TestWakeUpBeforeSleepIsNotLost(t *testing.T) {
+	ctx := t.Context()
+	name := semName(t)
+	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
+	must(t, other.Acquire(ctx, 2))
+	w, err := s.enter(1, false)
+	must(t, err)
+	must(t, s.turn.wait(ctx, exclusive))
+	s.hasTurn = true
+	head := s.becomeHead()
+	if _, err := s.headScan(ctx, false); err != ErrLocked {
+		t.Errorf("headScan returned %v", err)
+	}
+	s.wakeHead()
+	begin := time.Now()
+	s.sleep(ctx, head, patience)
+	if d := time.Since(begin); d > patience/2 {
+		t.Errorf("the head slept for %v", d)
+	}
+	s.endHead()
+	s.finish(ctx, w, ErrLocked)
+	other.Release(2)
+}
+
 // The next waiter of a process becomes the head as soon as the head has its
 // units. Each of them gets the wake-up that is meant for it.
 func TestReleasesWakeOneHeadAfterAnother(t *testing.T) {
 	asleep, soon := sleepLong(t)
 	name := semName(t)
 	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
+	s.opts.poll = neverPoll
 	must(t, other.Acquire(t.Context(), 1)) // so that there is a slot to watch
 	defer other.Release(1)
 	must(t, s.Acquire(t.Context(), 1))
@@ -131,6 +163,38 @@ func TestReleasesWakeOneHeadAfterAnother(t *testing.T) {
 		}
 	}
 	s.Release(1)
+}
+
+// The head hands its turn to the next waiter of its process, but not if another
+// process waits for it.
+func TestHeadLeavesTurnToAnotherProcess(t *testing.T) {
+	needKernelWait(t) // waiters that poll may overtake each other
+	name := semName(t)
+	s, other := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	must(t, s.Acquire(t.Context(), 1))
+	first := acquiring(t.Context(), s, 1)
+	becomesHead(t, s)
+	second := acquiring(t.Context(), other, 1)
+	waitFor(t, "another waits for the turn", func() bool { return queuedFor(other) == 1 && gateOfTurnTaken(t, s) })
+	third := acquiring(t.Context(), s, 1)
+	queueHas(t, s, 2)
+	s.Release(1)
+	must(t, finish(t, first))
+	becomesHead(t, other)
+	s.Release(1)
+	must(t, finish(t, second))
+	pending(t, third)
+	other.Release(1)
+	must(t, finish(t, third))
+	s.Release(1)
+}
+
+// gateOfTurnTaken reports whether a process waits for the turn.
+func gateOfTurnTaken(t *testing.T, s *FileSemaphore) bool {
+	t.Helper()
+	f := lockFileAt(t, s.abs+".queue.lock")
+	defer f.close()
+	return taken(f, exclusive)
 }
 
 // A head that cannot watch the slots polls at the interval of WithPollInterval.
@@ -213,7 +277,8 @@ func TestHeadLooksAgainAfterClose(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		begin := time.Now()
 		must(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
-		late := time.Since(closed) > asleep/4 // on a busy machine: the head may sleep long again
+		// On a busy machine, the head may be in its long pause again.
+		late := time.Since(closed) > asleep/4
 		if late {
 			must(t, Must(os.Open(f.Name())).Close())
 		}
@@ -245,7 +310,7 @@ func TestKilledHeadLetsNextIn(t *testing.T) {
 	if !isLocal(s) {
 		t.Skip("waiters poll on a remote file system")
 	}
-	next := newSemaphore(t, name, 2, WithPollInterval(time.Hour, time.Hour)) // polling would not help
+	next := newSemaphore(t, name, 2, WithPollInterval(neverPoll.min, neverPoll.max))
 	wantTry(t, s, 1, true)
 	for range 3 {
 		p := startAcquirer(t, name, 2)
