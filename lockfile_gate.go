@@ -128,6 +128,10 @@ func (f *lockFile) prepareGate(ctx context.Context) error {
 		f.gate = gate
 	}
 	if err != nil && ctx.Err() != nil {
+		if gate := f.gate.file; gate != nil && !gate.local { // withdraw does not keep one either
+			f.gate = sideLock{}
+			f.briefly(gate, gate.close)
+		}
 		return ctx.Err()
 	}
 	if err == errStale {

@@ -117,13 +117,16 @@ func (f *lockFile) takenNow(l sideLock) bool {
 }
 
 // unlockSide releases a side lock of the file, and reports whether that
-// succeeded. It does not wait for a file system that does not answer.
-func (f *lockFile) unlockSide(l sideLock) bool {
+// succeeded. It does not wait long for a file system after ctx is done.
+func (f *lockFile) unlockSide(ctx context.Context, l sideLock) bool {
 	if f.file.local {
 		return l.unlock() == nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), offload.Grace())
-	defer cancel()
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.Background(), offload.Grace())
+		defer cancel()
+	}
 	return f.call(ctx, l.unlock) == nil
 }
 

@@ -218,7 +218,7 @@ func (s *FileSemaphore) gateTry(ctx context.Context, l sideLock, m mode) error {
 	}
 	err := s.gate.call(ctx, func() error { return l.try(m) })
 	if err != nil && ctx.Err() != nil {
-		s.gateUnlock(l)
+		s.gateUnlock(ctx, l)
 	}
 	return err
 }
@@ -226,12 +226,12 @@ func (s *FileSemaphore) gateTry(ctx context.Context, l sideLock, m mode) error {
 // gateUnlock releases a side lock of the gate. If that fails, it closes the
 // gate, which releases all of them, and checkGate opens it again. The leader
 // calls it.
-func (s *FileSemaphore) gateUnlock(l sideLock) {
+func (s *FileSemaphore) gateUnlock(ctx context.Context, l sideLock) {
 	g := s.gate
 	if g.file == nil || l != g.waiting && l != g.collect {
 		return // closed, and so released
 	}
-	if !g.unlockSide(l) {
+	if !g.unlockSide(ctx, l) {
 		s.setClear(never)
 		s.closeGate()
 	}

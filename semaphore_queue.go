@@ -115,7 +115,7 @@ func (s *FileSemaphore) tryPass(ctx context.Context) (passResult, error) {
 		case ErrLocked:
 			return collecting, nil
 		case nil: // after any other error, such as a missing right, go on without the lock
-			defer s.gateUnlock(s.gate.collect)
+			defer s.gateUnlock(ctx, s.gate.collect)
 		}
 	}
 	err := s.scan(ctx)
@@ -126,7 +126,7 @@ func (s *FileSemaphore) tryPass(ctx context.Context) (passResult, error) {
 		case ErrLocked:
 			return collecting, nil
 		case nil:
-			defer s.gateUnlock(s.gate.collect)
+			defer s.gateUnlock(ctx, s.gate.collect)
 			err = s.scan(ctx)
 		}
 	}
@@ -365,7 +365,7 @@ func (s *FileSemaphore) tryFinish(w *waiter, err error, keep bool) bool {
 func (s *FileSemaphore) leaveTurn(ctx context.Context) {
 	if s.marked {
 		s.marked = false
-		s.gateUnlock(s.gate.waiting)
+		s.gateUnlock(ctx, s.gate.waiting)
 	}
 	s.hasTurn = false
 	s.turn.unlockUntil(ctx)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"github.com/interlock-go/interlock/internal/wine"
 )
 
 func newFile(t *testing.T, path string) *os.File {
@@ -33,12 +35,14 @@ func TestIsAt(t *testing.T) {
 		t.Errorf("invalid path: %t, %v", is, err)
 	}
 	f.Close()
-	if is, err := IsAt(f, path, os.Lstat); is || !errors.Is(err, fs.ErrClosed) {
+	// On Windows, Stat of a closed file returns another error.
+	if is, err := IsAt(f, path, os.Lstat); is || err == nil || runtime.GOOS != "windows" && !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("closed file: %t, %v", is, err)
 	}
 }
 
 func TestIsAtFollowsLinkByStat(t *testing.T) {
+	wine.Skip(t, "has no symbolic links")
 	dir := t.TempDir()
 	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
 	f := newFile(t, path)
