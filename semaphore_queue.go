@@ -167,7 +167,11 @@ var longestPause, pauseGrowth = 100 * time.Millisecond, time.Duration(2)
 func (s *FileSemaphore) waitAsHead(ctx context.Context) error {
 	for {
 		if !s.hasTurn {
-			if err := s.turn.wait(ctx, exclusive); err != nil {
+			err := s.turn.try(ctx, exclusive)
+			if err == ErrLocked {
+				err = s.turn.wait(ctx, exclusive)
+			}
+			if err != nil {
 				return err
 			}
 			s.hasTurn = true
