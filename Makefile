@@ -42,10 +42,11 @@ test: ## Run all tests at full length, with the race detector
 	@# The core again, with fewer features of Linux: on file systems that are
 	@# not local, without waits in the kernel, and with the code for other Unix
 	@# systems. TestFaults covers the first two itself. The cache of test
-	@# results does not see INTERLOCK_TEST.
+	@# results does not see INTERLOCK_TEST. systemtest is for Linux alone.
 	INTERLOCK_TEST=remote go test -vet=off -race -count=1 -timeout 20m -skip '^TestFaults$$' .
 	INTERLOCK_TEST=poll go test -vet=off -race -count=1 -timeout 20m -skip '^TestFaults$$' .
-	go test -tags interlock_bsd -vet=off -race -timeout 20m -skip '^TestBrokenLocksAreCaught$$' ./...
+	go test -tags interlock_bsd -vet=off -race -timeout 20m -skip '^TestBrokenLocksAreCaught$$' \
+		$$(go list ./... | grep -v systemtest)
 
 test-arch: ## Run the tests on s390x, arm, arm64 and 386 (Debian, root)
 	.ci/test-arch

@@ -58,6 +58,30 @@ func TestHeadMarksNewGate(t *testing.T) {
 	s.Release(2)
 }
 
+// A try fails while another process waits, even if it could have its units at
+// once. What the process believed before does not count after a release that
+// saw the waiter.
+func TestTryAcquireFailsWhileAnotherWaits(t *testing.T) {
+	name := semName(t)
+	s, waiter := newSemaphore(t, name, 3), newSemaphore(t, name, 3)
+	if !isLocal(s) {
+		t.Skip("a release does not look for waiters on a remote file system")
+	}
+	wantTry(t, s, 2, true)
+	s.Release(1)
+	must(t, waiter.gate.waiting.try(shared)) // as if it were the head
+	time.Sleep(checkInterval)
+	for n := range int64(3) {
+		wantTry(t, s, n, false)
+	}
+	s.setClear(clock() + time.Hour) // it has just seen that no process waits
+	s.Release(1)
+	wantTry(t, s, 1, false)
+	must(t, waiter.gate.waiting.unlock())
+	wantTry(t, s, 3, true)
+	s.Release(3)
+}
+
 // While another process holds the collect lock, a try fails, and other calls
 // wait in the queue.
 func TestAcquireWhileAnotherCollects(t *testing.T) {

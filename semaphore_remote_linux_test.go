@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/offload"
 	"golang.org/x/sys/unix"
 )
 
@@ -168,6 +169,25 @@ func bind(t *testing.T, file, path string) {
 	must(t, os.WriteFile(path, nil, 0o600))
 	must(t, unix.Mount(file, path, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
+}
+
+// The call for a lock of the gate returns soon after the context is done, and has
+// acquired the lock.
+func TestCanceledGateLockIsReleased(t *testing.T) {
+	daemon, name := mountFUSE(t, "works")
+	s := newSemaphore(t, name, 1)
+	t.Cleanup(offload.SetGrace(patience))
+	stop(t, daemon)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := start(func() error { return s.gateTry(ctx, s.gate.collect, exclusive) })
+	time.Sleep(moment)
+	cancel()
+	time.Sleep(moment)
+	daemon.Signal(unix.SIGCONT)
+	if err := finish(t, w); err != context.Canceled {
+		t.Errorf("gateTry returned %v", err)
+	}
+	must(t, newSemaphoreError(name, 1)) // the daemon knows only locks of whole files
 }
 
 // Tracing does not change when a wait ends.

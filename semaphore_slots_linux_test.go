@@ -210,16 +210,48 @@ func TestReleaseOpensNoOtherFile(t *testing.T) {
 				must(t, os.Mkdir(dir, 0o700))
 			}
 			must(t, unix.Mkfifo(path, 0o600))
-			inotify, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-			must(t, err)
-			defer unix.Close(inotify)
-			_, err = unix.InotifyAddWatch(inotify, path, unix.IN_OPEN)
-			must(t, err)
+			opened := watchOpens(t, path)
 			s.Release(1)
-			if n, err := unix.Read(inotify, make([]byte, 4096)); err != unix.EAGAIN {
-				t.Errorf("the FIFO was opened: %d bytes of events, error %v", n, err)
+			if opened() {
+				t.Error("the FIFO was opened")
 			}
 		})
+	}
+}
+
+// The number of a slot file that was closed, because it could not be unlocked,
+// may belong to any other file.
+func TestReleaseOpensNoFileForClosedSlot(t *testing.T) {
+	s := newSemaphore(t, semName(t), 1)
+	sl := s.newSlot()
+	s.slots--
+	f := Must(sl.file.open(t.Context()))
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	other := Must(unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0))
+	must(t, unix.Dup3(other, f.descriptor(), unix.O_CLOEXEC)) // closes the slot file
+	defer f.close()
+	unix.Close(other)
+	sl.file.dead = true
+	opened := watchOpens(t, fifo)
+	s.wakeWatchers(sl)
+	if opened() {
+		t.Error("the FIFO was opened")
+	}
+}
+
+// watchOpens returns a function that reports whether the file was opened since.
+func watchOpens(t *testing.T, path string) (opened func() bool) {
+	t.Helper()
+	inotify := Must(unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK))
+	t.Cleanup(func() { unix.Close(inotify) })
+	Must(unix.InotifyAddWatch(inotify, path, unix.IN_OPEN))
+	return func() bool {
+		n, err := unix.Read(inotify, make([]byte, 4096))
+		if err != unix.EAGAIN {
+			must(t, err)
+		}
+		return n > 0
 	}
 }
 

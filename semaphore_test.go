@@ -119,6 +119,23 @@ func TestAcquireZeroBehindCanceledHead(t *testing.T) {
 	}
 }
 
+// Such a call waits until its context is done, but not in the queue.
+func TestAcquireMoreThanSizeDelaysNoCall(t *testing.T) {
+	s, err := NewFileSemaphore(semName(t), 2)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	w := acquiring(ctx, s, 3)
+	pending(t, w)
+	wantTry(t, s, 3, false)
+	wantTry(t, s, 2, true)
+	s.Release(2)
+	must(t, s.Close())
+	cancel()
+	if err := finish(t, w); err != context.Canceled {
+		t.Errorf("Acquire returned %v", err)
+	}
+}
+
 // Units stay acquired when their slot file is removed. Everybody else uses the
 // new file at the path.
 func TestSlotFileRemoved(t *testing.T) {
