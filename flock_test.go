@@ -63,7 +63,7 @@ func TestOpenFileChangesMode(t *testing.T) {
 // A canceled wait leaves the file open and unlocked.
 func TestOpenFileCancel(t *testing.T) {
 	f, g := openTwice(t)
-	for range 100 {
+	for range rounds(100) {
 		must(t, Lock(t.Context(), f))
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Microsecond)
 		if err := Lock(ctx, g); err != context.DeadlineExceeded {
@@ -85,7 +85,7 @@ func TestOpenFileCancel(t *testing.T) {
 
 func TestOpenFileCancelRacesWithGrant(t *testing.T) {
 	f, g := openTwice(t)
-	for range 200 {
+	for range rounds(200) {
 		must(t, Lock(t.Context(), f))
 		ctx, cancel := context.WithCancel(t.Context())
 		waiter := start(func() error { return Lock(ctx, g) })

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"github.com/interlock-go/interlock/internal/wine"
 )
@@ -27,6 +28,15 @@ const (
 	patience = kit.Patience
 	moment   = kit.Moment
 )
+
+// rounds returns how often a test repeats a race: a third of n, or n at full
+// length.
+func rounds(n int) int {
+	if longtest.Enabled() {
+		return n
+	}
+	return n / 3
+}
 
 // symlink makes a symbolic link. On Windows that takes a privilege.
 func symlink(t testing.TB, target, path string) {

@@ -183,7 +183,7 @@ func TestOwnGate(t *testing.T) {
 // announces itself by the same descriptor, even if the file cannot be unlocked
 // and is closed.
 func TestUnlockDuringAnnounce(t *testing.T) {
-	for range 300 {
+	for range rounds(300) {
 		path := lockPath(t)
 		f, other, probe := lockFilesAt(t, path)
 		if !f.file.local {

@@ -125,7 +125,7 @@ func TestCanceledGrantIsGivenBack(t *testing.T) {
 	localAndRemote(t, func(t *testing.T) {
 		path := lockPath(t)
 		holder := newMutex(t, path)
-		for range 100 {
+		for range rounds(100) {
 			m, err := NewFileRWMutex(path)
 			must(t, err)
 			holder.Lock()

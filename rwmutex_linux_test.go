@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/proc"
 	"golang.org/x/sys/unix"
 )
@@ -98,12 +97,8 @@ func whileProcessesStart(t *testing.T, f func()) {
 func TestTryLockRightAfterUnlockWhileProcessesStart(t *testing.T) {
 	path := lockPath(t)
 	m, other := newMutex(t, path), newMutex(t, path)
-	n := 500
-	if longtest.Enabled() {
-		n = 3000
-	}
 	whileProcessesStart(t, func() {
-		for range n {
+		for range rounds(1500) {
 			m.Lock()
 			m.Unlock()
 			if !other.TryLock() {
@@ -193,11 +188,7 @@ func TestExchangedFileIsNoticed(t *testing.T) {
 
 // A lock is not handed on within a process after its file was replaced.
 func TestLockOfReplacedFileIsNotHandedOn(t *testing.T) {
-	rounds := 8
-	if longtest.Enabled() {
-		rounds = 30
-	}
-	for range rounds {
+	for range rounds(30) {
 		path := lockPath(t)
 		m := newMutex(t, path)
 		settle(m)
