@@ -141,7 +141,8 @@ func (f *lockFile) unlockUntil(ctx context.Context) {
 	if raceedge.Enabled {
 		raceedge.Release(s.number())
 	}
-	abandoned, err := offload.Run(ctx, s.unlock, func() {}, s.release)
+	var err error // of the call, even if ctx is done when it returns
+	abandoned, _ := offload.Run(ctx, func() error { err = s.unlock(); return err }, func() {}, s.release)
 	switch {
 	case abandoned:
 		f.abandon()

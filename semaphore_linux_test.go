@@ -83,6 +83,9 @@ func TestCanceledAcquiresLeaveNothing(t *testing.T) {
 	fds, goroutines, threads := descriptors(t, "self"), runtime.NumGoroutine(), threadCount(t, "self")
 	storm()
 	waitFor(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= goroutines })
+	if !isLocal(s) {
+		fds += 3 // a slot that was abandoned in the first storm may be open again
+	}
 	waitFor(t, "descriptors close", func() bool { return descriptors(t, "self") <= fds })
 	if n := threadCount(t, "self"); n > threads+10 { // the runtime keeps threads, and reuses them
 		t.Errorf("%d threads, were %d", n, threads)
