@@ -62,6 +62,7 @@ type FileSemaphore struct {
 	failed     []*slot // during a scan
 	watcher    *closewatch.Watcher
 	newWatches bool // the watcher has been given a new slot
+	slotClosed bool // a slot's file was closed before the last scan
 
 	// mu guards the fields below. It is not held during calls that can take
 	// long.

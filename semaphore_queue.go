@@ -297,6 +297,7 @@ func (s *FileSemaphore) dropStale(ctx context.Context) bool {
 // lookFirst makes a slot whose file was closed the first to be tried. The
 // watcher knows the slot by number.
 func (s *FileSemaphore) lookFirst(number int) {
+	s.slotClosed = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, sl := range s.idle {
@@ -311,6 +312,10 @@ func (s *FileSemaphore) lookFirst(number int) {
 // sleep waits until there may be units for the head, or ctx is done. It returns
 // the next pause.
 func (s *FileSemaphore) sleep(ctx context.Context, head *waiter, pause time.Duration) time.Duration {
+	if s.slotClosed {
+		s.slotClosed = false
+		pause = shortestPause
+	}
 	watched, ours := s.watched()
 	if watched && s.marked && kernelwait.Reserve() {
 		defer kernelwait.Unreserve()

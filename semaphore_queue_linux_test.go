@@ -112,6 +112,35 @@ func TestReleaseAndCancelWakeHeadOfSameProcess(t *testing.T) {
 	}
 }
 
+// A newcomer does not overtake a goroutine of its process, even if a slot is
+// free.
+func TestNewcomerDoesNotOvertakeLeader(t *testing.T) {
+	s := newSemaphore(t, semName(t), 1)
+	wantTry(t, s, 1, true)
+	s.Release(1)
+	w, err := s.enter(1, false) // it leads
+	must(t, err)
+	if s.acquireNow() {
+		t.Error("a newcomer overtook the leader")
+	}
+	s.finish(t.Context(), w, ErrLocked)
+	if !s.acquireNow() {
+		t.Error("no unit after the leader has left")
+	}
+	s.Release(1)
+}
+
+// newHead returns a waiter that is the head, and that no goroutine runs.
+func newHead(t *testing.T, s *FileSemaphore) *waiter {
+	t.Helper()
+	w, err := s.enter(1, false)
+	must(t, err)
+	s.queue.await(&s.mu, nil, w) // or it would be woken by this
+	must(t, s.turn.wait(t.Context(), exclusive))
+	s.hasTurn = true
+	return s.becomeHead()
+}
+
 // A release may wake the head after it has looked at the slots, and before it
 // sleeps.
 func TestWakeUpBeforeSleepIsNotLost(t *testing.T) {
@@ -119,11 +148,7 @@ func TestWakeUpBeforeSleepIsNotLost(t *testing.T) {
 	name := semName(t)
 	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
 	must(t, other.Acquire(ctx, 2))
-	w, err := s.enter(1, false)
-	must(t, err)
-	must(t, s.turn.wait(ctx, exclusive))
-	s.hasTurn = true
-	head := s.becomeHead()
+	head := newHead(t, s)
 	if _, err := s.headScan(ctx, false); err != ErrLocked {
 		t.Errorf("headScan returned %v", err)
 	}
@@ -134,8 +159,37 @@ func TestWakeUpBeforeSleepIsNotLost(t *testing.T) {
 		t.Errorf("the head slept for %v", d)
 	}
 	s.endHead()
-	s.finish(ctx, w, ErrLocked)
+	s.finish(ctx, head, ErrLocked)
 	other.Release(2)
+}
+
+// A file that is closed before the head scans is looked at again soon, as one
+// that is closed while the head sleeps.
+func TestCloseBeforeScanShortensSleep(t *testing.T) {
+	ctx := t.Context()
+	s := newSemaphore(t, semName(t), 1)
+	if !isLocal(s) {
+		t.Skip("the head does not watch on a remote file system")
+	}
+	f := Must(os.OpenFile(s.slotPath(0), os.O_RDWR|os.O_CREATE, 0o600))
+	defer f.Close()
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	head := newHead(t, s)
+	scan := func() {
+		if _, err := s.headScan(ctx, false); err != ErrLocked {
+			t.Errorf("headScan returned %v", err)
+		}
+	}
+	scan()
+	must(t, Must(os.Open(f.Name())).Close())
+	scan()
+	begin := time.Now()
+	s.sleep(ctx, head, patience)
+	if d := time.Since(begin); d > patience/2 {
+		t.Errorf("the head slept for %v", d)
+	}
+	s.endHead()
+	s.finish(ctx, head, ErrLocked)
 }
 
 // The next waiter of a process becomes the head as soon as the head has its
