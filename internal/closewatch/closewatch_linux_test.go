@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -82,14 +83,11 @@ func drain(w *Watcher) (files []int) {
 // machine.
 const patience = time.Minute
 
-// wakes fails unless k wakes, though perhaps not before a signal has
-// interrupted it.
+// wakes fails unless k wakes.
 func wakes(t testing.TB, k *Waker, w *Watcher) {
 	t.Helper()
-	for end := time.Now().Add(patience); !k.Wait(w, patience); {
-		if time.Now().After(end) {
-			t.Fatal("it does not wake")
-		}
+	if !k.Wait(w, patience) {
+		t.Fatal("it does not wake")
 	}
 }
 
@@ -140,6 +138,33 @@ func TestEventWakes(t *testing.T) {
 			}
 			drain(w) // later events of the same change
 		})
+	}
+}
+
+// The Go runtime sends a signal to a thread to take it from a goroutine.
+func TestSignalDoesNotEndWait(t *testing.T) {
+	w, k := newWatcher(t), newWaker(t)
+	thread, done := make(chan int), make(chan time.Duration)
+	const timeout = 200 * time.Millisecond
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		begin := time.Now()
+		k.Wait(w, timeout)
+		done <- time.Since(begin)
+	}()
+	tid := <-thread
+	for {
+		select {
+		case d := <-done:
+			if d < timeout {
+				t.Errorf("it ended after %v", d)
+			}
+			return
+		case <-time.After(time.Millisecond):
+			must(t, unix.Tgkill(unix.Getpid(), tid, unix.SIGURG))
+		}
 	}
 }
 

@@ -30,12 +30,17 @@ func NewWaker() (*Waker, error) {
 
 // Wait waits until w has an event that was not drained, or until [Waker.Wake]
 // is called, and returns true. It returns true at once if Wake was called since
-// the last Wait. After the timeout, or if a signal interrupts it, Wait returns
-// false.
+// the last Wait. After the timeout, Wait returns false.
 func (k *Waker) Wait(w *Watcher, timeout time.Duration) bool {
 	ready := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}, {Fd: int32(k.event), Events: unix.POLLIN}}
-	ts := unix.NsecToTimespec(int64(timeout))
-	n, _ := unix.Ppoll(ready, &ts, nil)
+	n := 0
+	for end := time.Now().Add(timeout); ; timeout = max(time.Until(end), 0) {
+		ts := unix.NsecToTimespec(int64(timeout))
+		var err error
+		if n, err = unix.Ppoll(ready, &ts, nil); err != unix.EINTR { // the Go runtime uses signals itself
+			break
+		}
+	}
 	if ready[1].Revents != 0 {
 		var count [8]byte
 		unix.Read(k.event, count[:])
