@@ -268,7 +268,7 @@ func (m *FileRWMutex) lockNow(mode mode) bool {
 
 // tryNowLocked is the uncontended path of lock. It allocates nothing.
 func (m *FileRWMutex) tryNowLocked(mode mode) bool {
-	return m.held == free && m.queue.empty() && m.file.tryNow(mode)
+	return m.held == free && !m.closed && m.queue.empty() && m.file.tryNow(mode)
 }
 
 // enterLocked locks m and returns nil if the caller may join readers of this process.

@@ -82,6 +82,17 @@ func TestErrorsNameTheOperationAndThePath(t *testing.T) {
 	}
 }
 
+// A Lock call that runs while Close closes the file does not get the lock.
+func TestLockDuringClose(t *testing.T) {
+	path := lockPath(t)
+	m, err := NewFileRWMutex(path)
+	must(t, err)
+	must(t, m.retire()) // the first half of Close
+	wantPathError(t, m.LockContext(t.Context()), "lock", path, fs.ErrClosed)
+	wantPathError(t, m.TryRLockContext(t.Context()), "rlock", path, fs.ErrClosed)
+	m.file.close()
+}
+
 func TestLockFileIsNotChanged(t *testing.T) {
 	path := lockPath(t)
 	old := time.Now().Add(-time.Hour).Truncate(time.Second)
