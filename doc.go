@@ -30,9 +30,10 @@
 // [errors.ErrUnsupported].
 //
 // On Linux, the package treats ext4, xfs, btrfs, tmpfs, overlayfs, squashfs and
-// erofs as local file systems. On any other file system, such as NFS, a call
-// that gets no answer blocks only its caller, and only until the caller's
-// context is done.
+// erofs as local file systems. On any other file system, such as NFS, a method
+// call that gets no answer blocks only its caller, and only until the caller's
+// context is done. The functions for open files and package lockedfile may
+// block for longer.
 //
 // # Other programs
 //

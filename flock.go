@@ -13,21 +13,22 @@ import (
 // blocks until the lock is available or ctx is done.
 //
 // The lock belongs to the open file. On Unix, it is a flock(2) lock on the
-// whole file. It excludes everything that opened the file separately, in this
+// whole file. It excludes everyone who opened the file separately, in this
 // process and in others. It does not exclude goroutines that use the same f.
-// They must not call [Lock], [RLock], [TryLock], [TryRLock] and [Unlock] on f
-// at the same time. Lock does not keep readers from starving writers, and does
-// not check whether f is still the file at its path. A [FileRWMutex] does both.
+// They must not call [Lock], [RLock], [TryLock], [TryRLock] or [Unlock] on f at
+// the same time. Lock does not keep readers from starving writers, and does not
+// check whether f is still the file at its path. A [FileRWMutex] does both.
 //
 // If ctx is done, even before the call, Lock returns ctx.Err() and has acquired
 // nothing; f stays open. Any other error is an [*fs.PathError]. It matches
 // [fs.ErrClosed] if f is closed, and [errors.ErrUnsupported] if the file system
 // has no locks.
 //
-// The lock is released by [Unlock], by f.Close, or when the process ends.
-// Locking a file that is already locked changes the mode of its lock. The
-// change is not atomic: another process may acquire the lock in between. If the
-// change fails, f may be unlocked.
+// The lock is released by [Unlock], by f.Close, or when the process ends. It is
+// also released if f becomes unreachable, because the garbage collector then
+// closes f. Locking a file that is already locked changes the mode of its lock.
+// The change is not atomic: another process may acquire the lock in between. If
+// the change fails, f may be unlocked.
 //
 // See docs/guarantees.md for fcntl(2) locks, for Windows, and for file systems
 // that do not answer.

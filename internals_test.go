@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// This file has what several tests know of the inside of locks and lock files.
+// This file gives tests access to the internals of locks and lock files.
 
 // lockFileAt opens the lock file at path. It is closed after the test.
 func lockFileAt(t testing.TB, path string) *lockFile {
@@ -29,7 +29,9 @@ func openLockFileAt(t testing.TB, path string) *lockFile {
 // overtake.
 func taken(f *lockFile, m mode) bool { return f.gateTaken(f.file, m) }
 
-// settle makes m sure of its file, so that it looks no closer than it must.
+// settle waits until the file's ctime is old enough to prove that the file is
+// at its path, and locks m so that m sees that. From then on, m makes as few
+// system calls as it can.
 func settle(m *FileRWMutex) {
 	for range 2 {
 		time.Sleep(2 * ctimeSettled)

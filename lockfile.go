@@ -17,10 +17,11 @@ import (
 // still the one at the path. It also hides the difference between file systems
 // that answer at once and file systems that may not (lockfile_remote.go).
 //
-// One goroutine at a time uses a lockFile; its user sees to that. There is one
-// exception. The last reader may call unlock while the process's next waiter is
-// in contended, announce or withdraw, which leave the lock of the whole file
-// alone.
+// Only one goroutine at a time may use a lockFile, with two exceptions. The
+// last reader may call unlock while the process's next waiter is in contended,
+// announce or withdraw, which leave the lock of the whole file alone. A release
+// of semaphore units may call takenNow on the gate file while the leader uses
+// it.
 //
 // Methods whose names end in Now make only calls that return at once, and may
 // be called with a mutex held. (They may look at the path, which takes longer
@@ -31,19 +32,21 @@ import (
 // An error is an [*fs.PathError], except ErrLocked, ctx.Err(), and those that
 // the comment of a method names.
 //
-// The file passes through these states. In brackets is what file, dead and the
-// lock are then.
+// The file passes through these states. The parentheses show whether file is
+// nil, and whether the lock is held.
 //
 //	closed (nil)          → open      by open
 //	open   (set, free)    → locked    by tryNow, try, wait
 //	locked (set, held)    → open      by unlockNow, unlock, unlockUntil
-//	locked                → dead      by unlock, if the system refuses
+//	locked                → dead      by unlock or tryNow, if the system refuses
+//	                                  to unlock it
 //	dead   (set, closed)  → closed    by repair
 //	open, locked          → closed    by close; or by abandon, which leaves the
 //	                                  descriptor to the call that goes on
 //
 // The gate is free for this process, or announced: by announce, until withdraw.
-// If withdraw fails at the own gate, stuck is set until the file is closed.
+// If the gate is held through file and withdraw cannot release it, stuck is set
+// until the file is closed.
 type lockFile struct {
 	name string // as the caller named it, for errors
 	path string // absolute
@@ -55,8 +58,9 @@ type lockFile struct {
 	local          bool     // the file system answers at once
 	byteLocksLocal bool     // the file system tells at once about byte locks, even if not local
 
-	// The file was last seen at the path with this ctime, at this time.
-	// knownAt is never if the ctime proves nothing.
+	// The file was last seen at the path at the time knownAt, with the
+	// ctime known. If the ctime proves nothing, knownAt is the constant
+	// never.
 	known   int64
 	knownAt time.Duration
 	pathZ   []byte // path and a NUL byte if only a look at the path tells; else nil
@@ -68,7 +72,7 @@ type lockFile struct {
 
 	gate      sideLock // its file is nil until it is needed
 	announced bool     // this process holds the gate, or may hold it
-	ownGate   bool     // it holds the gate through the descriptor of file, having no other
+	ownGate   bool     // the gate is held through file, because no other descriptor could be opened
 
 	// mu keeps unlock from closing the descriptor of file while another
 	// goroutine announces itself through it.
@@ -78,24 +82,25 @@ type lockFile struct {
 }
 
 const (
-	// checkInterval is how long a process goes on believing that no other
-	// process waits. Asking costs half as much as locking and unlocking.
+	// checkInterval is how long a process relies on having seen that no
+	// other process waits. Checking costs half as much as locking and
+	// unlocking.
 	checkInterval = 50 * time.Microsecond
 
 	// handOnTime is how long the goroutines of a process may hand on a lock
 	// among themselves. They stop earlier if another process waits at the
-	// gate. So the limit matters to programs that do not know the gate.
+	// gate. So the limit protects programs that do not use the gate.
 	handOnTime = time.Millisecond
 
-	// ctimeSettled is the age from which a ctime proves that no rename came
-	// after it: the clock for ctimes ticks every 1 to 10 ms. coarseSettled
-	// is for file systems that keep whole seconds, such as ext2.
+	// ctimeSettled is how old a ctime must be to prove that no rename
+	// followed it. The clock for ctimes ticks every 1 to 10 ms.
+	// coarseSettled is for file systems that keep whole seconds, such as
+	// ext2.
 	ctimeSettled  = 20 * time.Millisecond
 	coarseSettled = 1100 * time.Millisecond
 
-	// pathCheckInterval is how long that proof counts. Renaming the
-	// directory takes the file from its path, but does not change the
-	// ctime.
+	// pathCheckInterval is how long that proof counts. Renaming a directory
+	// on the path moves the file without changing the file's ctime.
 	pathCheckInterval = 10 * time.Millisecond
 
 	// deletedPatience is how long the file at the path must have had no
@@ -107,9 +112,9 @@ const (
 	leasePatience = 500 * time.Millisecond
 )
 
-// errDeleted is the error for a file that was removed but is still at its path.
-// A bind mount, for example, may show it there. Other processes may use another
-// file in its place.
+// errDeleted is the error for a file that was removed but can still be opened
+// at its path, for example because of a bind mount. Other processes may see
+// another file there.
 var errDeleted = errors.New("the file was deleted, but can still be opened at its path")
 
 // newLockFile returns a lockFile that is not open yet. name is for errors.
@@ -243,8 +248,8 @@ func (f *lockFile) look(s *sysFile) error {
 }
 
 // deleted reports whether s, which was just opened, has had no links for a
-// while. While a process removes a file, the file has no links a little before
-// it leaves its path. So this must last before it means something.
+// while. While a file is being removed, it briefly has no links but is still at
+// its path. So the state means nothing unless it lasts.
 func (f *lockFile) deleted(s *sysFile) (lasts bool) {
 	id, err := s.identity()
 	if err != nil || id.links > 0 || f.lookAtPath(id) != nil {
@@ -335,8 +340,8 @@ func (f *lockFile) try(ctx context.Context, m mode) error {
 	return err
 }
 
-// wait locks the file. It blocks until it can or ctx is done. When it returns,
-// this process has left the gate.
+// wait locks the file. It blocks until it succeeds or ctx is done. When it
+// returns, this process has left the gate.
 func (f *lockFile) wait(ctx context.Context, m mode) error {
 	lock := func() error {
 		return f.lock(ctx, m, func(s *sysFile) error { return f.waitOpen(ctx, s, m) })
@@ -352,8 +357,8 @@ func (f *lockFile) wait(ctx context.Context, m mode) error {
 	return err
 }
 
-// waitOpen waits at the gate, and then for the lock of s, which is open. It never
-// returns ErrLocked.
+// waitOpen waits at the gate and then for the lock of s, the open file. It
+// never returns ErrLocked.
 func (f *lockFile) waitOpen(ctx context.Context, s *sysFile, m mode) error {
 	if err := f.announce(ctx, m); err != nil {
 		return err
@@ -381,8 +386,8 @@ func (f *lockFile) waitOpen(ctx context.Context, s *sysFile, m mode) error {
 	return err
 }
 
-// lock calls acquire, which locks the open file, until the locked file is the
-// one at the path.
+// lock opens the file and calls acquire, which locks it. It repeats both until
+// the locked file is the one at the path.
 func (f *lockFile) lock(ctx context.Context, m mode, acquire func(*sysFile) error) error {
 	var lockErr error
 	_, err := atpath.Lock(ctx, atpath.Steps[*sysFile]{
@@ -429,10 +434,10 @@ func (f *lockFile) fail(ctx context.Context, op string, err error) error {
 	return pathError(op, f.name, err)
 }
 
-// contendedNow reports whether another goroutine of this process must not share
-// the lock in mode m, which this process holds, or be the next to hold it. The
-// reason is that another process waits that m must not overtake, or that the
-// path has another file. It reports true if it cannot tell at once.
+// contendedNow reports whether this process, which holds the lock, must not
+// share it with another of its goroutines in mode m, or hand it on. That is so
+// if another process waits that m must not overtake, or if another file is at
+// the path. It reports true if it cannot tell at once.
 func (f *lockFile) contendedNow(m mode) bool { return f.contendedAt(clock(), m) }
 
 // contendedAt is contendedNow at the time now.

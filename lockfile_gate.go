@@ -23,8 +23,9 @@ func ownGateOf(s *sysFile) sideLock { return sideLock{s, farByte} }
 // gateLock returns the gate to ask about, where it is a byte of the lock file.
 func (f *lockFile) gateLock() sideLock { return ownGateOf(f.file) }
 
-// gateTaken reports whether a process waits that a caller in mode m must not
-// overtake. For a reader, that is a writer; for a writer, it is any process.
+// gateTaken reports whether a caller in mode m must not overtake a process that
+// waits at the gate. A reader must not overtake a writer; a writer must not
+// overtake any process.
 func (f *lockFile) gateTaken(s *sysFile, m mode) bool {
 	if s.bytesApart() {
 		return ownGateOf(s).taken(m)
@@ -77,8 +78,8 @@ func siblingByte(s *sysFile) int64 {
 }
 
 // announce acquires the gate, so that other processes see that this one waits.
-// It blocks until no process is at the gate that mode m must not overtake. The
-// caller must call withdraw when it is done. If the gate cannot be used,
+// It first waits for the processes at the gate that mode m must not overtake.
+// The caller must call withdraw when it is done. If the gate cannot be used,
 // announce returns nil, and the caller waits without it. Other errors are
 // errStale and ctx.Err().
 func (f *lockFile) announce(ctx context.Context, m mode) error {
@@ -141,9 +142,9 @@ func (f *lockFile) prepareGate(ctx context.Context) error {
 	return nil
 }
 
-// announceOwn is announce through the descriptor of the lock. It is for a
-// process that cannot open another one, because it gave up the right to, or has
-// no more descriptors. The kernel cannot wait on that descriptor, so
+// announceOwn is like announce, but acquires the gate through f.file. It is for
+// a process that cannot open another descriptor, because it has given up the
+// permission or has none left. The kernel cannot wait on that descriptor, so
 // announceOwn polls.
 func (f *lockFile) announceOwn(ctx context.Context, m mode) error {
 	s := f.file

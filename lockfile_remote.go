@@ -9,15 +9,15 @@ import (
 
 // On a local file system, every call on an open file returns at once, except
 // one that waits for a lock. On any other file system (remote, for short), it
-// may never return, for example because a server is gone. There, every call is
-// made on a goroutine of its own. If ctx is done and the call does not return
-// soon, the call is abandoned: the lockFile forgets its file, and the effect of
-// the call is undone when it returns at last. Only this file makes such calls.
-// Users of a lockFile do not know the difference.
+// may never return, for example because a server is gone. There, a call with a
+// context that can end is made on a goroutine of its own. If ctx is done and
+// the call does not return soon, the call is abandoned: the lockFile forgets
+// its file, and the effect of the call is undone when it returns at last. Only
+// this file makes such calls. Users of a lockFile do not know the difference.
 
 // call makes a call on the file. Its error is that of the call, or ctx.Err().
 // In the latter case, the call may have taken effect, and the caller must undo
-// it, unless the file is gone.
+// it, unless the call was abandoned.
 func (f *lockFile) call(ctx context.Context, call func() error) error {
 	s := f.file
 	if s.local {
@@ -56,8 +56,8 @@ func (f *lockFile) waitKernel(ctx context.Context, m mode) error {
 	return err
 }
 
-// acquireGate acquires the gate. It blocks until it can or ctx is done. In the
-// latter case, it may have acquired the gate all the same.
+// acquireGate acquires the gate. It blocks until it succeeds or ctx is done. In
+// the latter case, it may have acquired the gate nevertheless.
 func (f *lockFile) acquireGate(ctx context.Context, m mode) error {
 	gate := f.gate
 	giveUp := func(abandoned bool, err error) error {
@@ -151,9 +151,9 @@ func (f *lockFile) unlockUntil(ctx context.Context) {
 	}
 }
 
-// releaseWithin makes a call that releases locks, and reports whether it has returned.
-// It waits for a remote file system only until ctx is done. If it reports
-// false, late runs after the call.
+// releaseWithin makes a call that releases locks, and reports whether the call
+// has returned. It waits for a remote file system only until ctx is done. If it
+// reports false, late runs after the call.
 func (f *lockFile) releaseWithin(ctx context.Context, call, late func()) bool {
 	if f.local || ctx.Done() == nil {
 		call()
@@ -163,8 +163,8 @@ func (f *lockFile) releaseWithin(ctx context.Context, call, late func()) bool {
 	return !abandoned
 }
 
-// seesCloses reports whether this machine sees when any process closes the
-// file.
+// seesCloses reports whether a watcher learns of every close of the file, by
+// any process.
 func (f *lockFile) seesCloses() bool { return f.local }
 
 // briefly makes a call that closes s or its gate. It does not wait for a file

@@ -8,9 +8,10 @@ import (
 // A queue holds the goroutines of this process that wait for one lock, first
 // in, first out. The mutex of the lock guards the queue and every waiter in it.
 //
-// At most one waiter leads: the first. Only the leader tries to acquire what
-// lies below the lock (a lock file, the files of a semaphore, or another lock).
-// It does so without the mutex. A waiter passes through these states:
+// At most one waiter leads: the first. While there are waiters, only the leader
+// tries to acquire what lies below the lock (a lock file, the files of a
+// semaphore, or another lock). It does so without the mutex. A waiter passes
+// through these states:
 //
 //	queued  → leading  by lead: it is the first, and the lock lets it
 //	queued  → granted  by grant: it has the lock, and has left the queue
@@ -102,8 +103,8 @@ func (q *queue) grant(w *waiter) {
 	w.notify()
 }
 
-// setBlocked records that w, the leader, has to wait. So all waiters behind it have
-// to wait, too.
+// setBlocked records that w, the leader, has to wait. All waiters behind it
+// then have to wait, too.
 func (q *queue) setBlocked(w *waiter) {
 	w.blocked = true
 	q.refuseTries()

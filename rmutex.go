@@ -48,14 +48,14 @@ func (o Owner) mustBeValid() {
 }
 
 // A FileRMutex is a reentrant mutual exclusion lock between processes. Its
-// holder is an [Owner], which callers pass explicitly, and never a goroutine.
-// The owner may lock it again. The lock is free once the owner has unlocked it
-// as many times.
+// holder is not a goroutine but an [Owner], which callers pass explicitly. The
+// owner may lock it again. The lock is free once the owner has unlocked it as
+// many times as it locked it.
 //
 // All goroutines that have the Owner share the lock. While one of them holds
 // it, the others acquire it at once, without a system call. If several of them
-// wait, they acquire it together. A FileRMutex does not exclude them from each
-// other. A goroutine that does not have the Owner must wait.
+// wait, they acquire it together. They do not exclude each other. A goroutine
+// that does not have the Owner must wait.
 //
 // A FileRMutex is the write lock of a [FileRWMutex] for the same file, so the
 // two exclude each other. Waiting, crashes and the lock file are as described
@@ -165,9 +165,10 @@ func (m *FileRMutex) Path() string { return m.path }
 // the system refuses the lock.
 func (m *FileRMutex) Lock(o Owner) { mustLock(m.lockFor(context.Background(), o, false)) }
 
-// TryLock tries to lock m for o and reports whether it succeeded. It fails if
-// any other owner or process holds the lock or waits for it. It also fails if
-// another goroutine that has o waits for it. It panics like [FileRMutex.Lock].
+// TryLock tries to lock m for o and reports whether it succeeded. It succeeds
+// if o holds m already. Otherwise, it fails if any other owner or process holds
+// the lock or waits for it, or if another goroutine that has o waits for it. It
+// panics like [FileRMutex.Lock].
 func (m *FileRMutex) TryLock(o Owner) bool {
 	return mustLock(m.lockFor(context.Background(), o, true))
 }

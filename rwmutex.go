@@ -271,10 +271,10 @@ func (m *FileRWMutex) tryNowLocked(mode mode) bool {
 	return m.held == free && !m.closed && m.queue.empty() && m.file.tryNow(mode)
 }
 
-// enterLocked locks m and returns nil if the caller may join readers of this process.
-// It returns an error if m is closed, or if try is set and the caller would
-// have to wait for another goroutine. Otherwise it adds the caller to the
-// queue, and returns its waiter.
+// enterLocked locks m and returns nil if the caller may join the readers of
+// this process. It returns an error if m is closed, or if try is set and the
+// caller would have to wait for another goroutine. Otherwise it adds the caller
+// to the queue, and returns its waiter.
 func (m *FileRWMutex) enterLocked(mode mode, try bool) (*waiter, error) {
 	switch {
 	case m.closed:
@@ -366,10 +366,11 @@ func (m *FileRWMutex) waitForReaders(ctx context.Context, w *waiter) (joined boo
 				continue
 			}
 			if contended != nil && w.mode == shared {
-				// Nothing tells w when the file is back at its
-				// path, or when a process gives up that waits and
-				// that w cannot wait behind at the gate. So look
-				// again, ever more rarely.
+				// Nothing wakes w when the file is back at its
+				// path. And if w cannot queue at the gate
+				// behind a waiting process, nothing wakes it
+				// when that process gives up. So look again,
+				// ever more rarely.
 				limit, pause = pause, min(2*pause, longestReaderPause)
 			}
 		}

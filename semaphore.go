@@ -30,8 +30,8 @@ import (
 // The operating system holds the units, and releases them when the process
 // ends. On Linux, waiters sleep in the kernel; on other systems they poll.
 //
-// A semaphore named "dir/gpu" of size 4 uses a slot file for each unit, and two
-// more files. They are created when needed and never removed:
+// A semaphore named "dir/gpu" of size 4 uses a slot file for each unit, and at
+// least two more files. They are created when needed and never removed:
 //
 //	dir/gpu.00.lock … dir/gpu.03.lock  the slot files; a flock(2) lock on one is a unit in use
 //	dir/gpu.gate.lock                  the size, as text, and the mark of a waiter
@@ -72,7 +72,7 @@ type FileSemaphore struct {
 	held      []*slot // of the callers; the last is released next
 	idle      []*slot // not held by this process; the last is tried next
 	queue     queue
-	collected []*slot           // slots that it has so far
+	collected []*slot           // slots that the leader has so far
 	asHead    bool              // the leader is the head of the machine's queue
 	waker     *closewatch.Waker // wakes the head; or nil
 	gate      *semGate          // changed by the leader only
@@ -88,9 +88,10 @@ type FileSemaphore struct {
 // but a size, or what a crash left of one.
 //
 // The error is an [*fs.PathError]. Among other cases, NewFileSemaphore fails if
-// the size is negative (the error matches [fs.ErrInvalid]), or if one of the
-// files is not a regular file, or can be neither opened nor created. Slot files
-// are opened when they are first needed.
+// the size is negative (the error matches [fs.ErrInvalid]), or if a file other
+// than the slot files can be neither opened nor created. It also fails if one
+// of these files, or of the first 100 slot files, is not a regular file. Slot
+// files are opened when they are first needed.
 func NewFileSemaphore(name string, size int64, opts ...Option) (*FileSemaphore, error) {
 	fail := func(err error) (*FileSemaphore, error) { return nil, pathError("open", name, err) }
 	o, err := newOptions(opts)

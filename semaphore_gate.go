@@ -31,12 +31,12 @@ type semGate struct {
 	use, waiting, collect sideLock
 }
 
-// openSemGate opens the gate file at path. It makes size the size of the
-// semaphore, or checks that it is. If other processes are in the way for a
-// moment, it tries again, up to the given number of tries.
+// openSemGate opens the gate file at path. It sets the size of the semaphore,
+// or checks that the semaphore has that size. If other processes are briefly in
+// the way, it tries again, up to the given number of tries.
 func openSemGate(path string, size int64, o options, tries int) (*semGate, error) {
 	// A process that holds the use lock may be about to release it, because
-	// it wants yet another size. So one wrong size proves nothing.
+	// it, too, needs another size. So a single mismatch proves nothing.
 	const sizeTries = 5
 	pause := 100 * time.Microsecond
 	for try := 1; ; try++ {

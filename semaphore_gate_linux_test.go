@@ -58,9 +58,9 @@ func TestHeadMarksNewGate(t *testing.T) {
 	s.Release(2)
 }
 
-// A try fails while another process waits, even if it could have its units at
-// once. What the process believed before does not count after a release that
-// saw the waiter.
+// A try fails while another process waits, even if enough units are free. After
+// a release has seen the waiter, the process no longer relies on an earlier
+// check.
 func TestTryAcquireFailsWhileAnotherWaits(t *testing.T) {
 	name := semName(t)
 	s, waiter := newSemaphore(t, name, 3), newSemaphore(t, name, 3)

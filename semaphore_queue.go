@@ -64,10 +64,10 @@ const (
 // returns ErrLocked.
 func (s *FileSemaphore) pass(ctx context.Context, try bool) error {
 	// Collecting units and giving them back takes microseconds. But the
-	// process that does so may lose its processor, or be stopped. These are
-	// numbers of tries, not times, because this process may lose its
-	// processor, too. A caller that can wait tries less often: once it is
-	// queued, others see it, and stay out.
+	// process that does so may be preempted or stopped. This process may be
+	// preempted, too, so count tries instead of measuring time. A caller
+	// that can wait tries less often: once it is queued, others see it and
+	// stay out.
 	const eagerTries, sleepyTries = 100, 60
 	for tries := 1; ; tries++ {
 		result, err := s.tryPass(ctx)
@@ -120,8 +120,8 @@ func (s *FileSemaphore) tryPass(ctx context.Context) (passResult, error) {
 	}
 	err := s.scan(ctx)
 	if err == ErrLocked && units == 1 {
-		// A process that collects in vain may have the unit. Look again
-		// while no process collects.
+		// Another process may have taken the unit while collecting,
+		// only to give it back. Scan again while no process collects.
 		switch s.gateTry(ctx, s.gate.collect, shared) {
 		case ErrLocked:
 			return collecting, nil
@@ -219,8 +219,9 @@ func (s *FileSemaphore) watched() (all, none bool) {
 }
 
 // headScan collects units for the head. ErrLocked means that there are not
-// enough, and that a release will wake the head. The argument checked says that
-// the gate was just found at its path, and so does the result.
+// enough, and that a release will wake the head. If checked is true, the gate
+// was just found at its path. The result is the value of checked for the next
+// call.
 func (s *FileSemaphore) headScan(ctx context.Context, checked bool) (bool, error) {
 	for {
 		if !checked {
@@ -370,7 +371,7 @@ func (s *FileSemaphore) tryFinish(w *waiter, err error, keep bool) bool {
 	return true
 }
 
-// leaveTurn gives up the turn, so that another process can have the head.
+// leaveTurn gives up the turn, so that another process can become the head.
 func (s *FileSemaphore) leaveTurn(ctx context.Context) {
 	if s.marked {
 		s.marked = false

@@ -25,13 +25,14 @@ import (
 type slot struct {
 	file *lockFile
 
-	// The watcher watches the file watched, and knows it by number.
+	// watched is the file that the watcher watches. The watcher's events
+	// identify it by number.
 	watched *sysFile
 	number  int
 
 	// spare is a second descriptor of the file. Closing it wakes a watcher.
-	// Having it ready saves the time to open it. needSpare says that there
-	// was one, which has been used.
+	// Having it ready saves the time to open it. needSpare means that a new
+	// one should be opened when the slot is next tried.
 	spare     *closewatch.Spare
 	spareOf   *sysFile
 	needSpare bool
@@ -248,8 +249,8 @@ func (s *FileSemaphore) headNeeds() bool {
 	return s.asHead && s.missingLocked() > 0
 }
 
-// gateWaiting is gateWaitingLocked without the mutex. If it reports true, this
-// process stops believing that no process waits.
+// gateWaiting calls gateWaitingLocked with the mutex held. If that reports
+// true, this process no longer relies on having seen that no process waits.
 func (s *FileSemaphore) gateWaiting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -145,9 +145,9 @@ func (l sideLock) share() error {
 // m.
 //
 // Where the system cannot tell, taken tries to lock. Two such callers must not
-// take each other for waiters. So taken believes a refusal only if it lasts
-// longer than such a try, and varies its pauses. A caller that loses its
-// processor during a try, and for longer, is still mistaken for a waiter.
+// mistake each other for waiters. So taken tries again after random pauses, and
+// reports true only if the refusals outlast such a try. A caller that is
+// preempted during its try can still be mistaken for a waiter.
 func (l sideLock) taken(m mode) bool {
 	if l.at != wholeFile {
 		if taken, known := l.file.byteTaken(l.at, m); known {

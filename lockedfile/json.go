@@ -16,8 +16,8 @@ import (
 //
 // If the contents are not JSON, do not fit T, or are more than one value,
 // TransformJSON changes nothing. The error is an [*fs.PathError] that wraps the
-// one of [json.Unmarshal] and says at which byte it is. Only an error inside a
-// part that T decodes by a method of its own comes without the byte.
+// one of [json.Unmarshal] and says at which byte it is. It does not name the
+// byte if the error is in a part that an UnmarshalJSON method decodes.
 func TransformJSON[T any](ctx context.Context, name string, perm fs.FileMode, f func(v *T) error) error {
 	return Transform(ctx, name, perm, func(old []byte) ([]byte, error) {
 		var v T

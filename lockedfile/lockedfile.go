@@ -24,10 +24,10 @@
 // # Crashes
 //
 // To replace a file, this package writes a temporary file beside it and renames
-// that over it. Even a killed process or a full disk leaves the old contents or
-// the new ones, whole, also for readers that do not lock. The new file has the
-// mode, the owner, the group and, on Linux, the access control list of the old
-// one.
+// that over it. If a process is killed or the disk is full, the file has either
+// all of the old contents or all of the new ones. Even a reader that does not
+// lock the file never sees a mix. The new file has the mode, the owner, the
+// group and, on Linux, the access control list of the old one.
 //
 // When a call returns, the new contents are on the disk (fsync(2)), unless the
 // context comes from [WithoutSync].
@@ -41,9 +41,9 @@
 // # Errors
 //
 // If the context is done before the lock is acquired, the error is ctx.Err(),
-// and nothing is changed. This holds for a context that is done from the start,
-// too. Only the wait for the lock ends with the context, not a file system that
-// does not respond.
+// and nothing is changed. This includes a context that is done before the call.
+// Only the wait for the lock ends with the context, not a file system that does
+// not respond.
 //
 // All other errors are an [*fs.PathError] that names the file as the caller
 // did, except those of a caller's function. They match [errors.ErrUnsupported]
@@ -122,7 +122,7 @@ func (r *request) write(data []byte) error {
 // creates it with mode perm, before umask.
 //
 // Append writes to the file in its place. If it fails, the file has its old
-// size again. If the process crashes, the file may end with a part of data.
+// size again. If the process crashes, the file may end with only part of data.
 func Append(ctx context.Context, name string, data []byte, perm fs.FileMode) error {
 	r := newRequest(ctx, "append", name, perm)
 	return r.change(appendFlags, data, func(f *file) error {
@@ -162,8 +162,8 @@ func Append(ctx context.Context, name string, data []byte, perm fs.FileMode) err
 // The function f may modify its argument. It must not use the file in any other
 // way, because a call that locks the file would wait for itself.
 //
-// While f runs for a file that did not exist, there is an empty one. A crash
-// leaves it, and a failure on Windows does, too. Other failures remove it.
+// If the file did not exist, it is empty while f runs. A crash leaves the empty
+// file behind. If Transform fails, it removes the file, except on Windows.
 func Transform(ctx context.Context, name string, perm fs.FileMode, f func(old []byte) ([]byte, error)) error {
 	r := newRequest(ctx, "transform", name, perm)
 	return r.transform(f)

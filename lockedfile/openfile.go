@@ -16,7 +16,7 @@ type File struct {
 // flag has neither [os.O_WRONLY] nor [os.O_RDWR]; otherwise it is exclusive.
 //
 // The caller's writes change the file in place, as with any open file. With
-// [os.O_TRUNC], OpenFile truncates the file after it acquired the lock, which
+// [os.O_TRUNC], OpenFile truncates the file after acquiring the lock, which
 // must be exclusive.
 func OpenFile(ctx context.Context, name string, flag int, perm fs.FileMode) (*File, error) {
 	flag = lockable(flag)

@@ -89,7 +89,7 @@ func TestUnstableFileIsAnError(t *testing.T) {
 	}
 }
 
-// TestHoldersOfTwoFilesAtOnePath has two processes' work at one path: the first
+// TestHoldersOfTwoFilesAtOnePath has two processes work at one path. The first
 // holds the lock of a file that was removed, the second the lock of the new
 // file.
 func TestHoldersOfTwoFilesAtOnePath(t *testing.T) {

@@ -17,9 +17,10 @@
 //	func TestLocks(t *testing.T) { locktest.Test(t, locks) }
 //
 // The tests run the test binary again, as other processes, and kill some of
-// them. A test waits up to a minute for an event that must happen. It watches
-// for 50 milliseconds that an event does not happen. So a correct lock does not
-// fail on a slow machine, but the tests of a broken lock may take long.
+// them. A test waits up to a minute for an event that must happen. To check
+// that an event does not happen, it watches for 50 milliseconds. So a correct
+// lock does not fail on a slow machine, but the tests of a broken lock may take
+// long.
 //
 // The tests do not cover what only file locks have:
 //

@@ -1,5 +1,5 @@
-// Package pidfile makes sure that a program runs only once at a time, by a file
-// that contains its process ID.
+// Package pidfile makes sure that only one instance of a program runs at a
+// time. It uses a file that contains the process ID.
 //
 //	file, err := pidfile.Create("/run/app.pid")
 //	if err != nil {
@@ -9,9 +9,9 @@
 //
 // The lock on the file ([interlock.TryLock], on Unix flock(2)) is the only
 // evidence that the program is running; the file's existence and contents are
-// not. The lock ends with the process, however that ends. So a file that a
-// crash leaves does not stop the next start. Child processes do not inherit the
-// lock.
+// not. The lock ends when the process does, for whatever reason. So a file that
+// a crash leaves does not stop the next start. Child processes do not inherit
+// the lock.
 //
 // The process ID is for people. Do not send a signal to it if other users may
 // write to the file. More is in [docs/pidfile.md].
@@ -92,7 +92,9 @@ func Create(path string) (*File, error) {
 
 // Close removes the file and then releases the lock. It does not remove a file
 // that another process has put in its place. If the file cannot be removed,
-// Close returns the error, but releases the lock nevertheless.
+// Close returns the error, but releases the lock nevertheless. On Windows,
+// Close releases the lock first, and it is no error if the file cannot be
+// removed.
 //
 // If the File is already closed, the error matches [fs.ErrClosed].
 func (f *File) Close() error {

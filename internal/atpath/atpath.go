@@ -53,9 +53,10 @@ type Steps[F any] struct {
 	Discard func(F)
 }
 
-// Lock opens and locks a file, again and again until it is the one at the path.
+// Lock opens and locks the file at a path. It repeats this until the file that
+// it locked is the one at the path.
 //
-//   - If the error is nil, the file is locked, and was at its path after that.
+//   - If the error is nil, the file is locked, and was still at its path then.
 //   - If Steps.Lock fails for a file that is at its path, Lock returns the open
 //     file and that error. The caller decides what to do with the file.
 //   - Any other error comes with the zero F. It is the error of Steps.Open or

@@ -11,7 +11,7 @@ import (
 
 // A Spare is a spare descriptor of an open file, kept only to be closed.
 // Closing it is an event for every [Watcher] of the file. That is faster than
-// to open the file first, and it works without a free descriptor.
+// opening the file only to close it, and it needs no free descriptor.
 type Spare struct{ fd int }
 
 // openFiles is the directory of the thread's open files, see proc(5). It

@@ -12,8 +12,8 @@ import (
 const Available = true
 
 // A Watcher records when one of its files is closed, by any process, or is
-// moved or removed. To close a Watcher takes many milliseconds, and a user can
-// have few of them (128 by default), so a program should keep it.
+// moved or removed. Closing a Watcher takes many milliseconds, and a user can
+// have only a few (128 by default). So a program should keep its Watcher open.
 type Watcher struct{ inotify int }
 
 // New returns a Watcher of no files.

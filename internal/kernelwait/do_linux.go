@@ -37,8 +37,9 @@ func Do(ctx context.Context, fd int, call func(fd int) error) error {
 	if err != nil {
 		return ErrUnavailable
 	}
-	// On this goroutine: to hand the result to another one takes as long as the
-	// kernel needs to pass a lock from one process to the next.
+	// Run on this goroutine. Handing the result to another one would take
+	// as long as the kernel needs to pass a lock from one process to the
+	// next.
 	stop := context.AfterFunc(ctx, w.cancel)
 	err = w.run(call)
 	w.close()

@@ -3,8 +3,8 @@
 //
 // A process that waits in the kernel's own queue wakes as soon as its turn
 // comes, and a waiting thread costs no CPU time. But a goroutine that makes
-// such a call cannot give up. On Linux, the package adds that, see Do and
-// Offload. On other systems it only counts waits, and programs poll.
+// such a call cannot give up. On Linux, this package makes that possible; see
+// Do and Offload. On other systems, it only counts waits, and callers poll.
 //
 // The mechanism acts on the descriptor table of the canceling thread. A
 // goroutine must not use it on a thread that has a table of its own, by
@@ -16,8 +16,8 @@ import (
 	"sync/atomic"
 )
 
-// ErrUnavailable says that a call was not made, since too many threads wait
-// already, or since there is no descriptor for it. The caller must poll.
+// ErrUnavailable says that a call was not made, because too many threads wait
+// already or no descriptor is free. The caller must poll.
 var ErrUnavailable = errors.New("interlock: waiting in the kernel is unavailable")
 
 // MaxWaits is how many threads may wait in the kernel at once. The Go runtime

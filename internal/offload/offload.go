@@ -1,9 +1,9 @@
 // Package offload makes calls that a file system may never answer.
 //
 // A network server that is down, or a user-space file system that hangs, can
-// block a system call without end, and no signal may interrupt it. The package
-// runs such a call on a goroutine of its own. When the caller's context ends,
-// the caller stops waiting, and the call is abandoned.
+// block a system call forever, and signals may fail to interrupt it. The
+// package runs such a call on a goroutine of its own. When the caller's context
+// ends, the caller stops waiting, and the call is abandoned.
 //
 // An abandoned call may still take effect, minutes later. So the caller passes
 // a function named late, which runs once the call has returned, and which must

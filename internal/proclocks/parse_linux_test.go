@@ -132,8 +132,8 @@ func (l *lists) ReadAt(page []byte, at int64) (int, error) {
 	return strings.NewReader(l.contents[l.n-1]).ReadAt(page, at)
 }
 
-// What is missing in one list, or there twice, as at the seam between two
-// pages, is found by reading the list again.
+// At the seam between two pages, a lock can be missing from a list or appear
+// twice. Reading the list again corrects both.
 func TestLongListIsReadAgain(t *testing.T) {
 	const name, line = "08:01:47", "FLOCK  ADVISORY  WRITE 100 08:01:47 0 EOF"
 	others := strings.Repeat("1: FLOCK  ADVISORY  WRITE 100 08:01:4711 0 EOF\n", 200)
