@@ -27,6 +27,25 @@ func TestInterruptedCallDoesNotMakeFileSystemRemote(t *testing.T) {
 	fault.One(t, "faults", "new", "fstatfs", "", unix.EINTR)
 }
 
+// A call that a signal interrupts is repeated. On file systems in user space,
+// fstat(2) and lstat(2) can be interrupted.
+func TestInterruptedCallIsRepeated(t *testing.T) {
+	for _, call := range []string{"fstat", "newfstatat"} {
+		fault.One(t, "faults", "new", call, "", unix.EINTR)
+		if os.Getenv("INTERLOCK_TEST") == "remote" {
+			fault.One(t, "faults", "lock", call, "", unix.EINTR)
+		}
+	}
+}
+
+// notInterrupted reports it as a mistake if err says that a call was
+// interrupted.
+func notInterrupted(c *fault.Case, err error) {
+	if errors.Is(err, unix.EINTR) && (c.HasFailed("fstat", unix.EINTR) || c.HasFailed("newfstatat", unix.EINTR)) {
+		c.Errorf("a signal made a call fail: %v", err)
+	}
+}
+
 // A process that cannot leave the gate does not stop others.
 func TestGateThatCannotBeLeftStopsNoProcess(t *testing.T) {
 	needKernelWait(t)
@@ -297,6 +316,7 @@ var mutexFaults = fault.Scenarios{
 func newWithFaults(c *fault.Case, path string) {
 	c.Faults(func() {
 		m, err := NewFileRWMutex(path)
+		notInterrupted(c, err)
 		if c.Check(err, path) {
 			if len(localFileSystems) > 0 && !local(m) && c.HasFailed("fstatfs", unix.EINTR) {
 				c.Errorf("a signal made a local file system a remote one")
@@ -316,7 +336,9 @@ func mutexWithFaults(c *fault.Case) *FileRWMutex {
 }
 
 func lockWithFaults(c *fault.Case, m *FileRWMutex, ctx context.Context) {
-	if c.Check(m.LockContext(ctx), m.Path()) {
+	err := m.LockContext(ctx)
+	notInterrupted(c, err)
+	if c.Check(err, m.Path()) {
 		c.Locked(m.Path(), true)
 		m.Unlock()
 	}

@@ -67,7 +67,7 @@ func openFile(path string, create bool, perm fs.FileMode) (*sysFile, error) {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err = unix.Fstat(f.fd, &st); err == nil {
+	if err = uninterrupted(func() error { return unix.Fstat(f.fd, &st) }); err == nil {
 		err = regular(&st)
 	}
 	if err != nil {
@@ -197,7 +197,7 @@ func (f *sysFile) writeStart(data []byte) error {
 // checkFile returns an error if anything other than a regular file is at path.
 func checkFile(path string) error {
 	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
+	if lstat(path, &st) != nil {
 		return nil
 	}
 	return regular(&st)
@@ -222,7 +222,7 @@ func absolute(path string) (string, error) {
 // pathIdentity returns the identity of the file that is at path now.
 func pathIdentity(path string) (identity, error) {
 	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
+	err := lstat(path, &st)
 	if err == unix.ENOTDIR { // no file can be there
 		err = unix.ENOENT
 	}
@@ -232,11 +232,17 @@ func pathIdentity(path string) (identity, error) {
 // fstat calls fstat(2) on an open file. It returns errStale if a remote file
 // system no longer knows the file because its name was removed.
 func fstat(fd int, st *unix.Stat_t) error {
-	err := unix.Fstat(fd, st)
+	err := uninterrupted(func() error { return unix.Fstat(fd, st) })
 	if err == unix.ENOENT || err == unix.ESTALE {
 		return errStale
 	}
 	return err
+}
+
+// lstat calls lstat(2). Some file systems in user space let a signal interrupt
+// it, and fstat(2), too.
+func lstat(path string, st *unix.Stat_t) error {
+	return uninterrupted(func() error { return unix.Lstat(path, st) })
 }
 
 func identify(st *unix.Stat_t) identity {
