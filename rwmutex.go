@@ -432,15 +432,10 @@ func (m *FileRWMutex) unlock(mode mode) {
 		panic("interlock: " + [...]string{"RUnlock of FileRWMutex not locked for reading", "Unlock of FileRWMutex not locked for writing"}[mode] + ": " + m.file.name)
 	}
 	held := m.trace.end(1)
-	if m.queue.empty() && (mode == exclusive || m.readers == 1) && m.file.unlockNow() {
-		m.held = free // the uncontended path
-		m.mu.Unlock()
-	} else {
-		slow := !m.releaseLocked()
-		m.mu.Unlock()
-		if slow {
-			m.releaseSlow()
-		}
+	slow := !m.releaseLocked()
+	m.mu.Unlock()
+	if slow {
+		m.releaseSlow()
 	}
 	m.trace.released(mode == shared, 1, held)
 }
