@@ -43,7 +43,7 @@ func OpenFile(ctx context.Context, name string, flag int, perm fs.FileMode) (*Fi
 	if err != nil {
 		return nil, err
 	}
-	if f.created && r.sync {
+	if f.created && !f.complete && r.sync { // otherwise create did it
 		err = syncDir(f.File, f.path)
 	}
 	if err == nil && flag&os.O_TRUNC != 0 {
