@@ -5,3 +5,5 @@ package atpath
 const nonBlocking = 0
 
 func isStale(error) bool { return false }
+
+func isLeased(error) bool { return false }

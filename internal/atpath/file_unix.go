@@ -11,3 +11,8 @@ import (
 const nonBlocking = syscall.O_NONBLOCK
 
 func isStale(err error) bool { return errors.Is(err, syscall.ESTALE) }
+
+// isLeased reports whether err, from opening a file with [nonBlocking], says
+// that another process, such as a file server, has a lease on the file
+// (fcntl(2)). The kernel has asked that process to give it up.
+func isLeased(err error) bool { return errors.Is(err, syscall.EWOULDBLOCK) }

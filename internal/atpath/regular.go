@@ -5,9 +5,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/interlock-go/interlock/internal/paths"
 )
+
+// leasePatience is how long [OpenRegular] waits for a process that has a lease
+// on the file.
+const leasePatience = 500 * time.Millisecond
 
 // OpenRegular opens the regular file at path. It never creates one. The
 // argument stat, [os.Stat] or [os.Lstat], looks at the file before it is
@@ -30,6 +35,10 @@ func OpenRegular(path string, flag int, stat func(path string) (fs.FileInfo, err
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	f, err := os.OpenFile(path, flag|nonBlocking, 0)
+	for begin := time.Now(); isLeased(err) && time.Since(begin) < leasePatience; {
+		time.Sleep(time.Millisecond)
+		f, err = os.OpenFile(path, flag|nonBlocking, 0)
+	}
 	if err != nil {
 		if isStale(err) {
 			return nil, ErrAgain
