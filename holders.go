@@ -26,7 +26,9 @@ type Holder struct {
 // The result is a hint for people: it may be out of date when Holders returns.
 // The PID is that of the process that asked for the lock. If that process
 // passed the open file on and ended, the PID may now belong to an unrelated
-// process. Of the waiters, only the first has a PID.
+// process. A waiter for the lock itself has a PID: the first waiter, the readers
+// that wait together with it, and users of [Lock] or flock(1). A waiter behind
+// them at the gate has none.
 //
 // A process that holds the lock through several objects is listed once. So are
 // all goroutines that wait for one FileRWMutex. Processes in other PID

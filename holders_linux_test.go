@@ -39,6 +39,37 @@ func command(t *testing.T, pid int) string {
 	return strings.TrimSpace(string(comm))
 }
 
+// All those that wait for the lock itself have PIDs.
+func TestHoldersOfReadersThatWaitTogether(t *testing.T) {
+	needKernelWait(t)
+	path := lockPath(t)
+	m := newMutex(t, path)
+	m.Lock()
+	defer m.Unlock()
+	var pids, want []int
+	for range 2 {
+		p := startLocker(t, path)
+		p.Say("rlock")
+		want = append(want, p.Pid())
+	}
+	waitFor(t, "the readers wait", func() bool {
+		all, err := Holders(path)
+		must(t, err)
+		pids = nil
+		for _, h := range all {
+			if h.Waiting && h.PID != 0 {
+				pids = append(pids, h.PID)
+			}
+		}
+		return len(pids) == 2
+	})
+	slices.Sort(pids)
+	slices.Sort(want)
+	if !slices.Equal(pids, want) {
+		t.Errorf("PIDs %d, want %d", pids, want)
+	}
+}
+
 func TestHolders(t *testing.T) {
 	needKernelWait(t)
 	path := lockPath(t)
