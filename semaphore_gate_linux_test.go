@@ -250,3 +250,24 @@ func TestReleaseByReaderOnOverlayfsWakesHead(t *testing.T) {
 	}
 	wakesHead(t, s, func() { must(t, reader.Acquire(t.Context(), 1)) }, func() { reader.Release(1) })
 }
+
+// A head that could not look at any slot yet looks again soon.
+func TestHeadLooksAgainWhenNewGateIsFree(t *testing.T) {
+	_, soon := sleepLong(t)
+	name := semName(t)
+	s := newSemaphore(t, name, 1)
+	must(t, os.Remove(name+".gate.lock"))
+	gate := openGateOf(t, s)
+	must(t, gate.use.try(exclusive))
+	time.Sleep(checkInterval)
+	w := acquiring(t.Context(), s, 1)
+	waitFor(t, "the head", func() bool { return isHead(s) })
+	pending(t, w)
+	must(t, gate.use.unlock())
+	begin := time.Now()
+	must(t, finish(t, w))
+	if d := time.Since(begin); d > soon {
+		t.Errorf("after %v", d)
+	}
+	s.Release(1)
+}

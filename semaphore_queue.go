@@ -206,7 +206,7 @@ func (s *FileSemaphore) collectAsHead(ctx context.Context) error {
 }
 
 // watched reports whether the watcher watches all slots that this process does
-// not hold, and whether there are no such slots.
+// not hold, and whether there are no such slots. The leader calls it.
 func (s *FileSemaphore) watched() (all, none bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,13 +215,14 @@ func (s *FileSemaphore) watched() (all, none bool) {
 			return false, false
 		}
 	}
-	return s.watcher != nil && len(s.idle) > 0, len(s.idle) == 0
+	// If the head could not even check the gate, it has not tried all slots.
+	return s.watcher != nil && len(s.idle) > 0, len(s.idle) == 0 && s.slots == s.size
 }
 
 // headScan collects units for the head. ErrLocked means that there are not
-// enough, and that a release will wake the head. If checked is true, the gate
-// was just found at its path. The result is the value of checked for the next
-// call.
+// enough, or that the gate cannot be opened now. In the first case, a release
+// will wake the head. If checked is true, the gate was found at its path before
+// the last sleep. The result is the value of checked for the next call.
 func (s *FileSemaphore) headScan(ctx context.Context, checked bool) (bool, error) {
 	for {
 		if !checked {
@@ -328,10 +329,13 @@ func (s *FileSemaphore) sleep(ctx context.Context, head *waiter, pause time.Dura
 			}
 			stop := context.AfterFunc(ctx, waker.Wake)
 			defer stop()
-			if waker.Wait(s.watcher, pause) {
+			woken, err := waker.Wait(s.watcher, pause)
+			if woken {
 				return shortestPause
 			}
-			return min(pauseGrowth*pause, longestPause)
+			if err == nil {
+				return min(pauseGrowth*pause, longestPause)
+			}
 		}
 	}
 	pause = s.opts.poll.next(pause)

@@ -557,3 +557,34 @@ func TestHeadSleepsIfOwnProcessHasAllUnits(t *testing.T) {
 	must(t, finish(t, w))
 	s.Release(1)
 }
+
+// A head that the kernel does not let wait polls, and does not spin.
+func TestHeadPollsIfItMayNotWait(t *testing.T) {
+	needKernelWait(t)
+	name := semName(t)
+	a, b := newSemaphore(t, name, 1), newSemaphore(t, name, 1)
+	must(t, a.Acquire(t.Context(), 1))
+	w := acquiring(t.Context(), b, 1)
+	becomesHead(t, b)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	low := limit
+	low.Cur = 1 // ppoll(2) refuses to wait for two files
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	time.Sleep(2 * longestPause)
+	used := func() time.Duration {
+		var u unix.Rusage
+		unix.Getrusage(unix.RUSAGE_SELF, &u)
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	time.Sleep(500 * time.Millisecond)
+	cpu := used() - before
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if cpu > 150*time.Millisecond {
+		t.Errorf("it took %v of CPU time in 500 ms", cpu)
+	}
+	a.Release(1)
+	must(t, finish(t, w))
+	b.Release(1)
+}

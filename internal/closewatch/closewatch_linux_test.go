@@ -86,15 +86,15 @@ const patience = time.Minute
 // wakes fails unless k wakes.
 func wakes(t testing.TB, k *Waker, w *Watcher) {
 	t.Helper()
-	if !k.Wait(w, patience) {
-		t.Fatal("it does not wake")
+	if woken, err := k.Wait(w, patience); !woken {
+		t.Fatalf("it does not wake, %v", err)
 	}
 }
 
 func sleeps(t testing.TB, k *Waker, w *Watcher) {
 	t.Helper()
-	if k.Wait(w, 5*time.Millisecond) {
-		t.Error("it wakes")
+	if woken, err := k.Wait(w, 5*time.Millisecond); woken || err != nil {
+		t.Errorf("it wakes: %t, %v", woken, err)
 	}
 }
 
@@ -165,6 +165,21 @@ func TestSignalDoesNotEndWait(t *testing.T) {
 		case <-time.After(time.Millisecond):
 			must(t, unix.Tgkill(unix.Getpid(), tid, unix.SIGURG))
 		}
+	}
+}
+
+// A caller must learn that Wait did not wait.
+func TestWaitThatIsRefused(t *testing.T) {
+	w, k := newWatcher(t), newWaker(t)
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	low := limit
+	low.Cur = 1
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	woken, err := k.Wait(w, time.Millisecond)
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	if woken || err != unix.EINVAL {
+		t.Errorf("%t, %v, want EINVAL", woken, err)
 	}
 }
 

@@ -31,8 +31,10 @@ type Waker struct{}
 // NewWaker returns [errors.ErrUnsupported].
 func NewWaker() (*Waker, error) { return nil, errors.ErrUnsupported }
 
-// Wait returns false.
-func (*Waker) Wait(*Watcher, time.Duration) bool { return false }
+// Wait returns [errors.ErrUnsupported].
+func (*Waker) Wait(*Watcher, time.Duration) (woken bool, err error) {
+	return false, errors.ErrUnsupported
+}
 
 // Wake does nothing.
 func (*Waker) Wake() {}

@@ -30,13 +30,14 @@ func NewWaker() (*Waker, error) {
 
 // Wait waits until w has an event that was not drained, or until [Waker.Wake]
 // is called, and returns true. It returns true at once if Wake was called since
-// the last Wait. After the timeout, Wait returns false.
-func (k *Waker) Wait(w *Watcher, timeout time.Duration) bool {
+// the last Wait. After the timeout, Wait returns false. After an error, Wait
+// did not wait. For example, the system refuses if the limit of open files is
+// less than 2.
+func (k *Waker) Wait(w *Watcher, timeout time.Duration) (woken bool, err error) {
 	ready := []unix.PollFd{{Fd: int32(w.inotify), Events: unix.POLLIN}, {Fd: int32(k.event), Events: unix.POLLIN}}
 	n := 0
 	for end := time.Now().Add(timeout); ; timeout = max(time.Until(end), 0) {
 		ts := unix.NsecToTimespec(int64(timeout))
-		var err error
 		if n, err = unix.Ppoll(ready, &ts, nil); err != unix.EINTR { // the Go runtime uses signals itself
 			break
 		}
@@ -45,7 +46,7 @@ func (k *Waker) Wait(w *Watcher, timeout time.Duration) bool {
 		var count [8]byte
 		unix.Read(k.event, count[:])
 	}
-	return n > 0
+	return n > 0, err
 }
 
 // Wake ends the current or the next Wait of k. Any goroutine may call it, even
