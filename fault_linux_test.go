@@ -44,6 +44,12 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// On a file system in user space, a signal can interrupt any call.
+func TestInterruptedCallOfHoldersIsRepeated(t *testing.T) {
+	fault.One(t, "faults", "holders", "openat", "O_PATH", unix.EINTR)
+	fault.One(t, "faults", "holders", "fstat", "/lock", unix.EINTR)
+}
+
 func TestProbeSaysThatItCannotRemoveItsFile(t *testing.T) {
 	fault.One(t, "faults", "probe", "unlinkat", "", unix.EACCES)
 }

@@ -181,7 +181,7 @@ func (f *sysFile) byteTaken(at int64, m mode) (taken, known bool) {
 		_, _, errno := syscall.RawSyscall6(unix.SYS_FCNTL, uintptr(f.fd), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
 		return errno == 0 && l.Type != unix.F_UNLCK, true
 	}
-	err := unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_GETLK, &l)
+	err := uninterrupted(func() error { return unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_GETLK, &l) })
 	return err == nil && l.Type != unix.F_UNLCK, true
 }
 

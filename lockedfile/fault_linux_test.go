@@ -28,6 +28,12 @@ func TestUnreadableLinkIsNotReplaced(t *testing.T) {
 	fault.One(t, "faults", "write through a link", "readlinkat", "/link", unix.EIO)
 }
 
+// On a file system in user space, a signal can interrupt any call.
+func TestInterruptedCallIsRepeated(t *testing.T) {
+	fault.One(t, "faults", "write", "fgetxattr", "", unix.EINTR)
+	fault.One(t, "faults", "write", "fremovexattr", "", unix.EINTR)
+}
+
 func TestNewFileHasItsOwnName(t *testing.T) {
 	fault.One(t, "faults", "open to create", "fsync", "", unix.EIO)
 	path := filepath.Join(t.TempDir(), "data")

@@ -11,13 +11,17 @@ import (
 func inheritACL(f, from *os.File) error {
 	const attr = "system.posix_acl_access"
 	acl := make([]byte, 1<<16) // No attribute is larger.
-	n, err := unix.Fgetxattr(int(from.Fd()), attr, acl)
+	n := 0
+	err := uninterrupted(func() (err error) {
+		n, err = unix.Fgetxattr(int(from.Fd()), attr, acl)
+		return err
+	})
 	switch err {
 	case nil:
-		return unix.Fsetxattr(int(f.Fd()), attr, acl[:n], 0)
+		return uninterrupted(func() error { return unix.Fsetxattr(int(f.Fd()), attr, acl[:n], 0) })
 	case unix.ENODATA:
 		// The directory may have given f a default list.
-		err = unix.Fremovexattr(int(f.Fd()), attr)
+		err = uninterrupted(func() error { return unix.Fremovexattr(int(f.Fd()), attr) })
 		if err == unix.ENODATA || err == unix.EOPNOTSUPP {
 			return nil
 		}
@@ -25,4 +29,14 @@ func inheritACL(f, from *os.File) error {
 		return nil
 	}
 	return err
+}
+
+// uninterrupted repeats call until it is not interrupted by a signal, which can
+// happen on a file system in user space.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }

@@ -153,7 +153,8 @@ var (
 	pathErrnos = []unix.Errno{
 		unix.EACCES, unix.EFAULT, unix.EIO, unix.ELOOP, unix.ENAMETOOLONG, unix.ENOENT, unix.ENOMEM, unix.ENOTDIR, unix.ESTALE,
 	}
-	statErrnos  = append(slices.Clip(pathErrnos), unix.EBADF, unix.EINVAL, unix.EOVERFLOW)
+	// EINTR is not in the manual, but file systems in user space return it.
+	statErrnos  = append(slices.Clip(pathErrnos), unix.EBADF, unix.EINTR, unix.EINVAL, unix.EOVERFLOW)
 	readErrnos  = []unix.Errno{unix.EAGAIN, unix.EBADF, unix.EFAULT, unix.EINTR, unix.EINVAL, unix.EIO, unix.EISDIR, unix.ESTALE}
 	writeErrnos = []unix.Errno{
 		unix.EAGAIN, unix.EBADF, unix.EDESTADDRREQ, unix.EDQUOT, unix.EFAULT, unix.EFBIG, unix.EINTR, unix.EINVAL, unix.EIO,
@@ -162,6 +163,6 @@ var (
 	seekErrnos   = []unix.Errno{unix.ENXIO, unix.EOVERFLOW, unix.ESPIPE}
 	syncErrnos   = []unix.Errno{unix.EBADF, unix.EINTR, unix.EIO, unix.ENOSPC, unix.EROFS, unix.EINVAL, unix.EDQUOT}
 	changeErrnos = []unix.Errno{unix.EACCES, unix.EBADF, unix.EIO, unix.EINVAL, unix.ENOMEM, unix.EPERM, unix.EROFS}
-	xattrErrnos  = []unix.Errno{unix.ENODATA, unix.ENOTSUP, unix.ERANGE, unix.EBADF, unix.EIO, unix.ENOMEM, unix.EACCES}
+	xattrErrnos  = []unix.Errno{unix.ENODATA, unix.ENOTSUP, unix.ERANGE, unix.EBADF, unix.EINTR, unix.EIO, unix.ENOMEM, unix.EACCES}
 	moveErrnos   = append(slices.Clip(pathErrnos), unix.EDQUOT, unix.EEXIST, unix.EMLINK, unix.ENOSPC, unix.EPERM, unix.EROFS, unix.EXDEV, unix.EBADF)
 )

@@ -182,7 +182,8 @@ func (c *Case) HasFailed(name string, errnos ...syscall.Errno) bool {
 
 // Check reports whether err is nil. Otherwise err must be one of the others, or
 // an [*fs.PathError] with the given path that matches the error of the failed
-// call or one of the others. Check reports a problem if it is neither.
+// call or one of the others. Check reports a problem if it is neither. It also
+// does so if err says that a signal interrupted a call that can be repeated.
 func (c *Case) Check(err error, path string, others ...error) bool {
 	if err == nil {
 		return true
@@ -197,7 +198,7 @@ func (c *Case) Check(err error, path string, others ...error) bool {
 		c.Errorf("the error does not name %s: %#v: %v", path, err, err)
 	}
 	name, errno := c.Failed()
-	if errno != 0 && errors.Is(err, errno) {
+	if errno != 0 && errors.Is(err, errno) && (errno != syscall.EINTR || name == "close") {
 		return false
 	}
 	for _, other := range others {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,19 +19,21 @@ func nameOf(path string) (string, error) {
 	// O_PATH, since opening a FIFO or a device can have an effect on it.
 	// Besides, closing any other descriptor would release the POSIX locks that
 	// this process has on the file.
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	// By package os, which repeats a call that a signal interrupts.
+	f, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		return "", errors.Unwrap(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	st := info.Sys().(*syscall.Stat_t)
+	if err := regular(st.Mode); err != nil {
 		return "", err
 	}
-	if err := regular(&st); err != nil {
-		return "", err
-	}
-	major, minor, err := mountDevice(fd)
+	major, minor, err := mountDevice(int(f.Fd()))
 	if err == errNoMount {
 		major, minor, err = unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), nil
 	}
@@ -63,9 +66,9 @@ func mountDevice(fd int) (major, minor uint32, err error) {
 	return 0, 0, errNoMount
 }
 
-// regular returns an error unless st is of a regular file.
-func regular(st *unix.Stat_t) error {
-	switch st.Mode & unix.S_IFMT {
+// regular returns an error unless mode is that of a regular file.
+func regular(mode uint32) error {
+	switch mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return nil
 	case unix.S_IFDIR:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ func Serve(args []string) {
 	s := &server{
 		dev: dev, order: binary.LittleEndian, mode: mode, noLinks: mode == "refuses",
 		names: map[string]uint64{"lock": 2}, last: 2, removed: map[uint64]bool{},
-		holders: map[lockID]map[uint64]uint32{}, data: map[uint64][]byte{},
+		holders: map[lockID]map[uint64]uint32{}, data: map[uint64][]byte{}, slow: map[uint64]bool{},
 	}
 	go s.obey()
 	fmt.Println("mounted")
@@ -47,6 +48,7 @@ type server struct {
 	removed map[uint64]bool
 	holders map[lockID]map[uint64]uint32 // by owner: unix.F_RDLCK or unix.F_WRLCK
 	data    map[uint64][]byte
+	slow    map[uint64]bool // requests to be answered soon, in the mode interruptible
 }
 
 type byteOrder interface {
@@ -128,6 +130,39 @@ const (
 func (s *server) answer(r request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.mode == "interruptible" && s.delay(r) {
+		return
+	}
+	s.answerNow(r)
+}
+
+// delay answers a request later. If a signal interrupts the process that
+// waits for the answer, that is EINTR.
+func (s *server) delay(r request) bool {
+	switch r.op {
+	case opLookup, opGetattr, opGetlk:
+		s.slow[r.unique] = true
+		r.body = slices.Clone(r.body)
+		time.AfterFunc(3*time.Millisecond, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.slow[r.unique] {
+				delete(s.slow, r.unique)
+				s.answerNow(r)
+			}
+		})
+		return true
+	case opInterrupt:
+		if unique := s.order.Uint64(r.body); s.slow[unique] {
+			delete(s.slow, unique)
+			s.reply(request{unique: unique}, unix.EINTR, nil)
+		}
+		return true
+	}
+	return false
+}
+
+func (s *server) answerNow(r request) {
 	switch r.op {
 	case opInit: // version 7.31, with locks of fcntl(2) and flock(2)
 		b := s.order.AppendUint32(s.order.AppendUint32(nil, 7), 31)
