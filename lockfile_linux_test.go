@@ -213,3 +213,24 @@ func TestUnlockDuringAnnounce(t *testing.T) {
 		f.unlock()
 	}
 }
+
+// The number of a file that was closed, because it could not be unlocked, may
+// belong to any other file.
+func TestClosedFileIsNotAnnounced(t *testing.T) {
+	path := lockPath(t)
+	f := lockFileAt(t, path)
+	if !f.file.local {
+		t.Skip("the gate is a sibling file")
+	}
+	must(t, f.try(t.Context(), shared))
+	other := Must(os.Create(path + ".other"))
+	defer other.Close()
+	number := f.file.fd
+	f.kill()
+	must(t, unix.Dup3(int(other.Fd()), number, unix.O_CLOEXEC))
+	defer unix.Close(number)
+	wantErr(t, "announceOwn", f.announceOwn(t.Context(), exclusive), errStale)
+	if l := kernelLocks(t, other.Name()); len(l) != 0 {
+		t.Errorf("the other file has the locks %+v, want none", l)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,4 +145,55 @@ func TestGateOpenedAsContextEndsIsClosed(t *testing.T) {
 		}
 		waitFor(t, "descriptors are closed", func() bool { return openFiles(t, path) <= before })
 	})
+}
+
+// A doneContext is done from a certain call of its method Done on.
+type doneContext struct {
+	context.Context
+	calls atomic.Int64 // that are left
+	done  chan struct{}
+}
+
+func (c *doneContext) Done() <-chan struct{} {
+	if c.calls.Add(-1) == 0 {
+		close(c.done)
+	}
+	return c.done
+}
+
+func (c *doneContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// A try that is canceled has given the lock back, wherever it is at that
+// moment.
+func TestCanceledTryIsUndone(t *testing.T) {
+	asRemote(t)
+	f, other, _ := lockFilesAt(t, lockPath(t))
+	canceled := 0
+	for i := range int64(200) {
+		ctx := &doneContext{Context: t.Context(), done: make(chan struct{})}
+		ctx.calls.Store(1 + i%10)
+		switch err := f.try(ctx, exclusive); err {
+		case nil:
+			f.unlock()
+		case context.Canceled:
+			canceled++
+		default:
+			t.Fatal(err)
+		}
+		askAgain(other)
+		if err := other.try(t.Context(), exclusive); err != nil {
+			t.Fatalf("canceled at call %d of Done: the lock is not free: %v", 1+i%10, err)
+		}
+		other.unlock()
+	}
+	if canceled == 0 || canceled == 200 {
+		t.Errorf("%d of 200 tries were canceled", canceled)
+	}
 }

@@ -205,16 +205,18 @@ func TestAwait(t *testing.T) {
 		"refused although done":     {closed, func(q *queue, w *waiter) { q.refuseTries() }, refused},
 	} {
 		t.Run(name, func(t *testing.T) {
-			q, mu := new(queue), new(sync.Mutex)
-			w := addWaiter(q, shared, true)
-			c.change(q, w)
-			if got := q.await(mu, c.done, w); got != c.want {
-				t.Errorf("await = %d, want %d", got, c.want)
-			}
-			if c.want == leading {
-				wantQueue(t, q, w)
-			} else {
-				wantQueue(t, q)
+			for range 20 { // of two reasons to wake, select takes one at random
+				q, mu := new(queue), new(sync.Mutex)
+				w := addWaiter(q, shared, true)
+				c.change(q, w)
+				if got := q.await(mu, c.done, w); got != c.want {
+					t.Fatalf("await = %d, want %d", got, c.want)
+				}
+				if c.want == leading {
+					wantQueue(t, q, w)
+				} else {
+					wantQueue(t, q)
+				}
 			}
 		})
 	}
@@ -270,8 +272,8 @@ func TestSleep(t *testing.T) {
 		"without done":  func() { w.sleep(nil) },
 		"with done":     func() { w.sleep(done) },
 		"no limit":      func() { w.sleepFor(nil, 0) },
-		"with a limit":  func() { w.sleepFor(done, patience) },
-		"limit, no end": func() { w.sleepFor(nil, patience) },
+		"with a limit":  func() { w.sleepFor(done, 2*patience) },
+		"limit, no end": func() { w.sleepFor(nil, 2*patience) },
 	}
 	for name, sleep := range sleeps {
 		asleep := start(func() error { sleep(); return nil })
@@ -285,10 +287,13 @@ func TestSleep(t *testing.T) {
 	}
 	w.sleepFor(nil, time.Millisecond) // ends by itself
 	close(done)
-	w.sleep(done)
-	w.sleepFor(done, patience)
-	for range 2 {
-		w.notify() // never blocks
-	}
-	w.sleep(nil)
+	must(t, finish(t, start(func() error {
+		w.sleep(done)
+		w.sleepFor(done, 2*patience)
+		for range 2 {
+			w.notify() // never blocks
+		}
+		w.sleep(nil)
+		return nil
+	})))
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func newRMutex(t testing.TB, path string) *FileRMutex {
@@ -113,30 +114,36 @@ func TestReentrantErrorsNameThePath(t *testing.T) {
 }
 
 // If the waiter that leads for an owner fails, and the next one is canceled
-// just as it is told to lead, the one after that leads.
+// just before or after it is told to lead, the one after that leads.
 func TestReentrantWaiterCanceledAsItIsToLead(t *testing.T) {
-	m, o := newRMutex(t, lockPath(t)), NewOwner()
-	r := m.lock
-	self := &waiter{mode: exclusive} // this test leads
-	r.mu.Lock()
-	q := new(queue)
-	r.waits[o] = q
-	q.add(self)
-	q.lead()
-	r.mu.Unlock()
-	ctx, cancel := context.WithCancel(t.Context())
-	next := start(func() error { return m.LockContext(ctx, o) })
-	following(t, m, o, 2)
-	last := start(func() error { return m.LockContext(t.Context(), o) })
-	following(t, m, o, 3)
-	r.mu.Lock()
-	q.remove(self, removed)
-	q.lead()
-	cancel()
-	r.mu.Unlock()
-	if err := finish(t, next); err != context.Canceled {
-		t.Error(err)
+	for _, canceledFirst := range []bool{false, true} {
+		m, o := newRMutex(t, lockPath(t)), NewOwner()
+		r := m.lock
+		self := &waiter{mode: exclusive} // this test leads
+		r.mu.Lock()
+		q := new(queue)
+		r.waits[o] = q
+		q.add(self)
+		q.lead()
+		r.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		next := start(func() error { return m.LockContext(ctx, o) })
+		following(t, m, o, 2)
+		last := start(func() error { return m.LockContext(t.Context(), o) })
+		following(t, m, o, 3)
+		time.Sleep(time.Millisecond) // they are asleep, so that the first reason wakes the next one
+		r.mu.Lock()
+		if canceledFirst {
+			cancel()
+		}
+		q.remove(self, removed)
+		q.lead()
+		cancel()
+		r.mu.Unlock()
+		if err := finish(t, next); err != context.Canceled {
+			t.Error(err)
+		}
+		must(t, finish(t, last))
+		m.Unlock(o)
 	}
-	must(t, finish(t, last))
-	m.Unlock(o)
 }

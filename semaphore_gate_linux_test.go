@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock/internal/longtest"
+	"github.com/interlock-go/interlock/internal/need"
 	"golang.org/x/sys/unix"
 )
 
@@ -237,7 +238,7 @@ func TestReleaseByReaderOnOverlayfsWakesHead(t *testing.T) {
 	}
 	layers := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", base)
 	if err := unix.Mount("overlay", dir, "overlay", 0, layers); err != nil {
-		t.Skipf("cannot mount overlayfs: %v", err)
+		need.Skip(t, "cannot mount overlayfs:", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	name := filepath.Join(dir, "sem")

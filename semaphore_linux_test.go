@@ -146,6 +146,26 @@ func TestCloseDuringReleaseLeavesNoDescriptor(t *testing.T) {
 	}
 }
 
+// A release that still unlocks slots, or tells waiters of them, needs the files.
+func TestCloseFailsDuringRelease(t *testing.T) {
+	for _, n := range []int64{1, 2} {
+		s, err := NewFileSemaphore(semName(t), 2)
+		must(t, err)
+		must(t, s.Acquire(t.Context(), n))
+		waiter := openGateOf(t, s)
+		must(t, waiter.waiting.try(shared)) // as if it were the head
+		s.mu.Lock()
+		slots, unlocked := s.releaseLocked(n)
+		s.mu.Unlock()
+		if len(slots) == 0 {
+			t.Fatal("the release has nothing left to do")
+		}
+		wantPathError(t, s.Close(), "close", s.name, errInUse)
+		s.finishRelease(slots, unlocked)
+		must(t, s.Close())
+	}
+}
+
 // Close fails while a goroutine waits, even if no unit is acquired through the
 // same object.
 func TestSemaphoreCloseFailsWhileWaiting(t *testing.T) {

@@ -5,6 +5,7 @@ package interlock
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -158,33 +159,40 @@ func TestReleaseWithoutDescriptorsWakesHead(t *testing.T) {
 }
 
 // The head wakes when several units are released at once, even if it does not
-// watch the slot file of the first: the file that it watches at that path is an
-// older one, which its own process holds.
+// watch the slot file of the first or of the last: the file that it watches at
+// that path is an older one, which its own process holds.
 func TestReleaseOfManyWakesHead(t *testing.T) {
 	needKernelWait(t)
-	asleep, soon := sleepLong(t)
-	name := semName(t)
-	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
-	if !isLocal(s) {
-		t.Skip("the head polls on a remote file system")
+	for _, unwatched := range []string{"first", "last"} {
+		t.Run(unwatched, func(t *testing.T) {
+			asleep, soon := sleepLong(t)
+			name := semName(t)
+			s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
+			if !isLocal(s) {
+				t.Skip("the head polls on a remote file system")
+			}
+			s.opts.poll = neverPoll
+			must(t, s.Acquire(t.Context(), 1))
+			must(t, other.Acquire(t.Context(), 1))
+			must(t, os.Remove(s.slotPath(0)))
+			must(t, other.Acquire(t.Context(), 1))
+			if other.held[1].file.path != s.slotPath(0) {
+				t.Fatal("the slots are in another order")
+			}
+			if unwatched == "first" {
+				slices.Reverse(other.held)
+			}
+			w := acquiring(t.Context(), s, 1)
+			time.Sleep(asleep)
+			begin := time.Now()
+			other.Release(2)
+			must(t, finish(t, w))
+			if d := time.Since(begin); d > soon {
+				t.Errorf("the head woke after %v", d)
+			}
+			s.Release(2)
+		})
 	}
-	s.opts.poll = neverPoll
-	must(t, s.Acquire(t.Context(), 1))
-	must(t, other.Acquire(t.Context(), 1))
-	must(t, os.Remove(s.slotPath(0)))
-	must(t, other.Acquire(t.Context(), 1))
-	if other.held[1].file.path != s.slotPath(0) {
-		t.Fatal("the slots are in another order")
-	}
-	w := acquiring(t.Context(), s, 1)
-	time.Sleep(asleep)
-	begin := time.Now()
-	other.Release(2)
-	must(t, finish(t, w))
-	if d := time.Since(begin); d > soon {
-		t.Errorf("the head woke after %v", d)
-	}
-	s.Release(2)
 }
 
 // A release opens the slot file once more to wake the head. It must not open

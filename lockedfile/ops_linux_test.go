@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
@@ -94,7 +95,7 @@ func doAsNobody(t *testing.T, op, path string, call ...int) string {
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount file systems and to act as another user")
+		need.Skip(t, "needs root, to mount file systems and to act as another user")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ func smallDisk(t *testing.T, contents string, left int) (path string) {
 	needRoot(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,mode=755"); err != nil {
-		t.Skip("cannot mount tmpfs:", err)
+		need.Skip(t, "cannot mount tmpfs:", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	openToAll(t, dir)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ func TestWorkingDirectoryUnderMount(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "data"), []byte("under"), 0o600))
 	t.Chdir(dir)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-		t.Skip("cannot mount:", err)
+		need.Skip(t, "cannot mount:", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	must(t, os.WriteFile(filepath.Join(dir, "data"), []byte("over"), 0o600))

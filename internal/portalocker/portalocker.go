@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/proc"
 )
 
@@ -74,10 +75,7 @@ const python = "/usr/bin/python3"
 func Need(t testing.TB) {
 	t.Helper()
 	if err := exec.Command(python, "-c", "import portalocker").Run(); err != nil {
-		if os.Getenv("INTERLOCK_NEED") != "" {
-			t.Fatal("python3-portalocker is not installed (see .ci/install):", err)
-		}
-		t.Skip("python3-portalocker is not installed (see .ci/install)")
+		need.Skip(t, "python3-portalocker is not installed (see .ci/install):", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock"
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/offload"
 	"github.com/interlock-go/interlock/internal/proc"
 	"github.com/interlock-go/interlock/internal/systemtest/fusefs"
@@ -81,7 +82,7 @@ func ramfs(t *testing.T) string {
 	kit.NeedRoot(t)
 	base := kit.OpenDir(t, 0o777)
 	if err := unix.Mount("none", base, "ramfs", 0, "mode=777"); err != nil {
-		t.Skip("cannot mount ramfs:", err)
+		need.Skip(t, "cannot mount ramfs:", err)
 	}
 	t.Cleanup(func() { kit.Must(t, unix.Unmount(base, unix.MNT_DETACH)) })
 	return base

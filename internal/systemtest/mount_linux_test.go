@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock"
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"golang.org/x/sys/unix"
 )
@@ -108,7 +109,7 @@ func TestRemovedFileBehindBindMountIsRefused(t *testing.T) {
 		kit.Must(t, os.WriteFile(p, nil, 0o600))
 	}
 	if err := unix.Mount(file, path, "", unix.MS_BIND, ""); err != nil {
-		t.Skip("cannot mount:", err)
+		need.Skip(t, "cannot mount:", err)
 	}
 	defer unix.Unmount(path, unix.MNT_DETACH)
 	m := newMutex(t, path)
@@ -145,7 +146,7 @@ func TestDirectoryWhoseNameLeadsElsewhere(t *testing.T) {
 		dir := t.TempDir()
 		t.Chdir(dir)
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
-			t.Skip("cannot mount:", err)
+			need.Skip(t, "cannot mount:", err)
 		}
 		defer unix.Unmount(dir, unix.MNT_DETACH)
 		var pathErr *fs.PathError

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/proc"
 	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ func Mount(t testing.TB, mode string) (*proc.Process, string) {
 	t.Helper()
 	kit.NeedRoot(t)
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip(err)
+		need.Skip(t, err)
 	}
 	dir := t.TempDir()
 	p := proc.Start("fuse", dir, mode)

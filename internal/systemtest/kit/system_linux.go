@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/interlock-go/interlock/internal/need"
 	"github.com/interlock-go/interlock/internal/proc"
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,7 @@ import (
 func NeedRoot(t testing.TB) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to mount or to become another user")
+		need.Skip(t, "needs root, to mount or to become another user")
 	}
 }
 
@@ -66,7 +67,7 @@ func Mount(t testing.TB, source, fstype string, flags uintptr, data string) stri
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount(source, dir, fstype, flags, data); err != nil {
-		t.Skipf("cannot mount %s: %v", fstype, err)
+		need.Skip(t, "cannot mount", fstype+":", err)
 	}
 	unmountLater(t, dir)
 	return dir
