@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"github.com/interlock-go/interlock/internal/atpath"
 )
 
 // Probe reports whether locks work in the directory dir. It checks that the
@@ -27,7 +29,7 @@ func Probe(dir string) error {
 }
 
 func probe(dir string) (err error) {
-	abs, err := absolute(dir) // an error if dir is empty
+	abs, err := atpath.Absolute(dir) // an error if dir is empty
 	if err != nil {
 		return err
 	}

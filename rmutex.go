@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/atpath"
 	"github.com/interlock-go/interlock/internal/offload"
-	"github.com/interlock-go/interlock/internal/paths"
 )
 
 // An Owner identifies the holder of a [FileRMutex]. It may stand for a request,
@@ -107,7 +106,7 @@ var reentrants struct {
 // NewFileRMutex returns an unlocked FileRMutex for the file at path. It creates
 // and checks the file like [NewFileRWMutex], and returns the same errors.
 func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
-	key := canonical(path)
+	key := atpath.Resolve(path)
 	m, err := NewFileRWMutex(key, untraced(opts)...)
 	if err != nil {
 		return nil, atPath(path, err)
@@ -129,30 +128,13 @@ func NewFileRMutex(path string, opts ...Option) (*FileRMutex, error) {
 	return &FileRMutex{path: path, lock: r, trace: newTracer(o.trace, path)}, nil
 }
 
-// atPath makes err an error about path. It may name the canonical path before.
+// atPath makes err an error about path. It may name the resolved path before.
 func atPath(path string, err error) error {
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		return errorAt(pathErr.Op, path, err)
 	}
 	return err
-}
-
-// canonical returns path with all symbolic links to directories resolved.
-func canonical(path string) string {
-	abs, err := absolute(path)
-	if err != nil {
-		return path
-	}
-	// filepath.Dir would drop "link/..".
-	dir, name := filepath.Split(abs)
-	resolved, err := filepath.EvalSymlinks(dir)
-	if err == nil {
-		if same, _ := paths.Same(dir, resolved); same {
-			return filepath.Join(resolved, name)
-		}
-	}
-	return abs // for example a path to another mount namespace (/proc/PID/root)
 }
 
 // Path returns the path that was passed to [NewFileRMutex].

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/atpath"
 	"github.com/interlock-go/interlock/internal/offload"
 )
 
@@ -93,7 +94,7 @@ func NewFileRWMutex(path string, opts ...Option) (*FileRWMutex, error) {
 	o, err := newOptions(opts)
 	var abs string
 	if err == nil {
-		abs, err = absolute(path)
+		abs, err = atpath.Absolute(path)
 	}
 	if err != nil {
 		return nil, errorAt("open", path, err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/atpath"
 	"github.com/interlock-go/interlock/internal/closewatch"
 )
 
@@ -101,7 +102,7 @@ func NewFileSemaphore(name string, size int64, opts ...Option) (*FileSemaphore, 
 	if size < 0 {
 		return fail(fmt.Errorf("semaphore of size %d: %w", size, fs.ErrInvalid))
 	}
-	abs, err := absolute(name)
+	abs, err := atpath.Absolute(name)
 	if err != nil {
 		return nil, errorAt("open", name, err)
 	}

@@ -20,7 +20,6 @@ func callerFile(uintptr) *sysFile { return &sysFile{} }
 
 func openFile(string, bool, fs.FileMode) (*sysFile, error) { return nil, errors.ErrUnsupported }
 
-func absolute(path string) (string, error)     { return path, nil }
 func pathIdentity(string) (identity, error)    { return identity{}, errors.ErrUnsupported }
 func checkFile(string) error                   { return nil }
 func leased(error) bool                        { return false }

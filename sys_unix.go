@@ -5,11 +5,9 @@ package interlock
 import (
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"syscall"
 	"time"
 
-	"github.com/interlock-go/interlock/internal/paths"
 	"golang.org/x/sys/unix"
 )
 
@@ -205,19 +203,6 @@ func checkFile(path string) error {
 
 // close closes the descriptor. Closing its last copy releases the locks.
 func (f *sysFile) close() { unix.Close(f.fd) }
-
-// absolute makes path independent of the working directory. It does not clean
-// the path: if dir is a symbolic link, "dir/../file" is not "file".
-func absolute(path string) (string, error) {
-	if path == "" {
-		return "", unix.ENOENT
-	}
-	if filepath.IsAbs(path) {
-		return path, nil
-	}
-	wd, err := paths.Getwd()
-	return wd + "/" + path, err
-}
 
 // pathIdentity returns the identity of the file that is at path now.
 func pathIdentity(path string) (identity, error) {

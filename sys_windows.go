@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -160,17 +157,6 @@ func checkFile(path string) error {
 
 // close closes the handle, which releases its locks.
 func (f *sysFile) close() { windows.CloseHandle(f.h) }
-
-func absolute(path string) (string, error) {
-	if path == "" {
-		return "", syscall.ENOENT
-	}
-	abs, err := filepath.Abs(path)
-	if paths.OfFile(path) != nil { // Abs removes a trailing separator
-		abs = strings.TrimSuffix(abs, `\`) + `\`
-	}
-	return abs, err
-}
 
 // identity returns the identity that the file had when it was opened. It does
 // not tell whether the file has been removed or changed since.

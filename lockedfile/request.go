@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/atpath"
@@ -18,7 +17,7 @@ type request struct {
 	ctx    context.Context
 	op     string               // for errors
 	name   string               // for errors: the path that the caller gave
-	path   string               // of the file; see pin
+	path   string               // of the file; see [atpath.Resolve]
 	perm   fs.FileMode          // of a file that the call creates
 	lock   func(*os.File) error // locks the open file
 	shared bool                 // lock acquires a shared lock
@@ -31,7 +30,7 @@ func newRequest(ctx context.Context, op, name string, perm fs.FileMode) *request
 		ctx:  ctx,
 		op:   op,
 		name: name,
-		path: pin(name),
+		path: atpath.Resolve(name),
 		perm: perm,
 		lock: func(f *os.File) error { return interlock.Lock(ctx, f) },
 		sync: ctx.Value(withoutSync{}) == nil,
@@ -44,26 +43,6 @@ func newReadRequest(ctx context.Context, op, name string, perm fs.FileMode) *req
 	r.lock = func(f *os.File) error { return interlock.RLock(ctx, f) }
 	r.shared = true
 	return r
-}
-
-// pin makes a path independent of the working directory, and of later changes
-// of symbolic links to directories. It leaves alone what it cannot resolve,
-// such as a path into another mount namespace (/proc/PID/root).
-func pin(name string) string {
-	if name == "" {
-		return name
-	}
-	abs, err := atpath.Absolute(name)
-	if err != nil {
-		return name
-	}
-	dir, base := filepath.Split(abs)
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		if same, _ := paths.Same(dir, resolved); same {
-			dir = resolved + string(filepath.Separator)
-		}
-	}
-	return dir + base
 }
 
 // open opens the file and locks it. If there is none, open calls create, unless
