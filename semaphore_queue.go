@@ -51,15 +51,6 @@ func (s *FileSemaphore) lead(ctx context.Context, w *waiter) error {
 	return err
 }
 
-// A passResult is the result of one attempt to pass.
-type passResult int8
-
-const (
-	passed     passResult = iota // or failed with an error
-	mustQueue                    // another process waits, or not enough units are free
-	collecting                   // another process collects units, and may give them back soon
-)
-
 // pass acquires the units for the leader without waiting for a holder, or
 // returns ErrLocked.
 func (s *FileSemaphore) pass(ctx context.Context, try bool) error {
@@ -70,61 +61,57 @@ func (s *FileSemaphore) pass(ctx context.Context, try bool) error {
 	// stay out.
 	const eagerTries, sleepyTries = 100, 60
 	for tries := 1; ; tries++ {
-		result, err := s.tryPass(ctx)
+		collecting, err := s.tryPass(ctx)
 		switch {
-		case err != nil:
+		case !collecting, !try && tries > 20, tries > eagerTries+sleepyTries:
 			return err
-		case result == passed:
-			return nil
-		case result == mustQueue, !try && tries > 20:
-			return ErrLocked
 		case tries <= eagerTries:
 			runtime.Gosched()
-		case tries <= eagerTries+sleepyTries:
-			time.Sleep(jitter(time.Millisecond))
 		default:
-			return ErrLocked
+			time.Sleep(jitter(time.Millisecond))
 		}
 	}
 }
 
-func (s *FileSemaphore) tryPass(ctx context.Context) (passResult, error) {
+// tryPass is one attempt to pass. If it fails with ErrLocked, collecting says
+// that another process collects units, and may give them back soon.
+func (s *FileSemaphore) tryPass(ctx context.Context) (collecting bool, err error) {
 	if err := ctx.Err(); err != nil {
-		return passed, err
+		return false, err
 	}
 	if !s.mayPass() {
-		return mustQueue, nil
+		return false, ErrLocked
 	}
 	units := s.units()
 	if now := clock(); now-s.clearSince() >= checkInterval || s.gate.file == nil {
 		if err := s.checkGate(ctx); err != nil {
-			return s.failedPass(err)
+			return false, err
 		}
 		mark, waiting := s.gate.waiting, false
 		err := s.gate.ask(ctx, func() error { waiting = mark.taken(exclusive); return nil })
 		if err != nil {
-			return passed, err
+			return false, err
 		}
 		if waiting {
-			return mustQueue, nil
+			return false, ErrLocked
 		}
 		s.setClear(now)
 	}
 	if units > 1 {
 		switch s.gateTry(ctx, s.gate.collect, exclusive) {
 		case ErrLocked:
-			return collecting, nil
+			return true, ErrLocked
 		case nil: // after any other error, such as a missing right, go on without the lock
 			defer s.gateUnlock(ctx, s.gate.collect)
 		}
 	}
-	err := s.scan(ctx)
+	err = s.scan(ctx)
 	if err == ErrLocked && units == 1 {
 		// Another process may have taken the unit while collecting,
 		// only to give it back. Scan again while no process collects.
 		switch s.gateTry(ctx, s.gate.collect, shared) {
 		case ErrLocked:
-			return collecting, nil
+			return true, ErrLocked
 		case nil:
 			defer s.gateUnlock(ctx, s.gate.collect)
 			err = s.scan(ctx)
@@ -133,14 +120,7 @@ func (s *FileSemaphore) tryPass(ctx context.Context) (passResult, error) {
 	if err != nil && ctx.Err() == nil { // otherwise finish does it
 		s.giveUp(ctx, err)
 	}
-	return s.failedPass(err)
-}
-
-func (s *FileSemaphore) failedPass(err error) (passResult, error) {
-	if err == ErrLocked {
-		return mustQueue, nil
-	}
-	return passed, err
+	return false, err
 }
 
 // giveUp releases the units that the leader collected before it failed with
