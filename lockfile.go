@@ -393,9 +393,7 @@ func (f *lockFile) lock(ctx context.Context, m mode, acquire func(*sysFile) erro
 	_, err := atpath.Lock(ctx, atpath.Steps[*sysFile]{
 		Open: func() (*sysFile, error) { return f.open(ctx) },
 		Lock: func(s *sysFile) error {
-			if lockErr = acquire(s); unknownFile(lockErr) {
-				lockErr = errStale
-			}
+			lockErr = acquire(s)
 			return lockErr
 		},
 		Current: func(s *sysFile) (bool, error) {

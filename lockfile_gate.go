@@ -1,6 +1,10 @@
 package interlock
 
-import "context"
+import (
+	"context"
+
+	"github.com/interlock-go/interlock/internal/atpath"
+)
 
 // The gate of a lock file is a second lock that stops newcomers while a process
 // waits. A process that has to wait for the lock first acquires the gate,
@@ -102,7 +106,7 @@ func (f *lockFile) announce(ctx context.Context, m mode) error {
 		case ctx.Err() != nil:
 			f.announced = f.gate.file != nil // it may have been acquired
 			return ctx.Err()
-		case unknownFile(err):
+		case atpath.Forgotten(err):
 			return errStale // the new file has a gate of its own
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 func init() {
 	children["keeper"] = keeper
+	children["forgotten"] = forgotten
 	children["parent"] = parent
 	children["sleep"] = func([]string) { bufio.NewReader(os.Stdin).ReadString('\n') }
 }
@@ -276,6 +277,27 @@ func keeper(args []string) {
 	m.Unlock()
 	fmt.Println("unlocked")
 	bufio.NewReader(os.Stdin).ReadString('\n')
+}
+
+// forgotten locks although a file server no longer knows the open file.
+func forgotten(args []string) {
+	spare := Must(os.Open("/")) // so that the file gets another number when it is opened again
+	m := Must(NewFileRWMutex(args[0]))
+	proc.Refuse(unix.SYS_FLOCK, unix.ESTALE, m.file.file.fd)
+	fmt.Println("refused")
+	spare.Close()
+	m.Lock()
+	fmt.Println("locked")
+}
+
+func TestForgottenFileIsOpenedAgain(t *testing.T) {
+	path := lockPath(t)
+	p := proc.Start("forgotten", path)
+	t.Cleanup(p.Kill)
+	if line, _ := p.Line(patience); line != "refused" {
+		t.Skip("no system call can be refused")
+	}
+	p.Expect("locked")
 }
 
 // If the system refuses to unlock the file, closing the file releases the lock.

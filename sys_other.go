@@ -24,7 +24,6 @@ func pathIdentity(string) (identity, error)    { return identity{}, errors.ErrUn
 func checkFile(string) error                   { return nil }
 func leased(error) bool                        { return false }
 func tooManyOpen(error) bool                   { return false }
-func unknownFile(error) bool                   { return false }
 func (*sysFile) identity() (identity, error)   { return identity{}, errors.ErrUnsupported }
 func (*sysFile) descriptor() int               { return -1 }
 func (*sysFile) isFile(identity) bool          { return false }

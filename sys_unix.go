@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/interlock-go/interlock/internal/atpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -156,10 +157,6 @@ func (e *notRegularError) Unwrap() error { return e.err }
 // file, and so may not see yet that another machine created a file in it.
 func (f *sysFile) remembersAbsence() bool { return f.nfs }
 
-// unknownFile reports whether err says that an NFS server no longer knows the
-// open file.
-func unknownFile(err error) bool { return errors.Is(err, unix.ESTALE) }
-
 // dup returns a copy of f that has a descriptor of its own and shares the
 // locks.
 func (f *sysFile) dup() (*sysFile, error) {
@@ -218,7 +215,7 @@ func pathIdentity(path string) (identity, error) {
 // system no longer knows the file because its name was removed.
 func fstat(fd int, st *unix.Stat_t) error {
 	err := uninterrupted(func() error { return unix.Fstat(fd, st) })
-	if err == unix.ENOENT || err == unix.ESTALE {
+	if atpath.Forgotten(err) {
 		return errStale
 	}
 	return err

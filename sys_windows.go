@@ -327,8 +327,6 @@ func (f *sysFile) bytesApart() bool { return true }
 
 func (f *sysFile) remembersAbsence() bool { return false }
 
-func unknownFile(error) bool { return false }
-
 // tryByte locks a byte. ErrLocked means that it is held.
 func (f *sysFile) tryByte(at int64, m mode) error { return f.trySpan(byteSpan(at), m) }
 
