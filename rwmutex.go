@@ -214,15 +214,8 @@ func (m *FileRWMutex) retire() error {
 
 // lock locks m. If try is set, it returns ErrLocked instead of waiting.
 func (m *FileRWMutex) lock(ctx context.Context, mode mode, try bool) error {
-	// As in semaphore.Weighted, fail if ctx is done, even if m is free.
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	if m.trace != nil {
 		return m.trace.acquire(mode == shared, 1, try, func(try bool) (bool, error) {
-			if err := ctx.Err(); err != nil {
-				return false, err
-			}
 			return true, m.lockUntraced(ctx, mode, try)
 		})
 	}
@@ -230,9 +223,12 @@ func (m *FileRWMutex) lock(ctx context.Context, mode mode, try bool) error {
 }
 
 func (m *FileRWMutex) lockUntraced(ctx context.Context, mode mode, try bool) error {
+	// As in semaphore.Weighted, fail if ctx is done, even if m is free.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	if m.tryNowLocked(mode) {
-		m.wonLocked(mode)
 		m.mu.Unlock()
 		return nil
 	}
@@ -248,7 +244,7 @@ func (m *FileRWMutex) lockUntraced(ctx context.Context, mode mode, try bool) err
 		return m.lead(ctx, w)
 	case granted:
 		if err != nil { // granted and canceled at the same time: give the lock back
-			offload.Briefly(func() { m.release(mode) })
+			offload.Briefly(m.release)
 		}
 	case refused:
 		err = cmp.Or(err, ErrLocked)
@@ -260,16 +256,16 @@ func (m *FileRWMutex) lockUntraced(ctx context.Context, mode mode, try bool) err
 func (m *FileRWMutex) lockNow(mode mode) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	ok := m.tryNowLocked(mode)
-	if ok {
-		m.wonLocked(mode)
-	}
-	return ok
+	return m.tryNowLocked(mode)
 }
 
 // tryNowLocked is the uncontended path of lock. It allocates nothing.
 func (m *FileRWMutex) tryNowLocked(mode mode) bool {
-	return m.held == free && !m.closed && m.queue.empty() && m.file.tryNow(mode)
+	if m.held != free || m.closed || !m.queue.empty() || !m.file.tryNow(mode) {
+		return false
+	}
+	m.wonLocked(mode)
+	return true
 }
 
 // enterLocked locks m and returns nil if the caller may join the readers of
@@ -443,7 +439,7 @@ func (m *FileRWMutex) unlock(mode mode) {
 
 // release is unlock for a goroutine that was granted the lock but no longer
 // wants it.
-func (m *FileRWMutex) release(mode mode) {
+func (m *FileRWMutex) release() {
 	m.mu.Lock()
 	slow := !m.releaseLocked()
 	m.mu.Unlock()
