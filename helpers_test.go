@@ -20,7 +20,6 @@ var (
 	waitFor     = kit.WaitFor
 	hammer      = kit.Hammer
 	tempDir     = kit.TempDir
-	serve       = kit.Serve
 	startServer = kit.StartServer
 )
 

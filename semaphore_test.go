@@ -9,16 +9,16 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/interlock-go/interlock/internal/longtest"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"github.com/interlock-go/interlock/internal/wine"
 )
 
-// acquirer is a process that has a FileSemaphore and obeys the commands
-// "acquire n", "try n", "release n" and "close".
+// acquirer is a process that uses a FileSemaphore on request, see
+// [kit.ServeSemaphore].
 func acquirer(args []string) {
 	size, _ := strconv.ParseInt(args[1], 10, 64)
 	s, err := NewFileSemaphore(args[0], size)
@@ -26,23 +26,7 @@ func acquirer(args []string) {
 		fmt.Println(err)
 		return
 	}
-	serve(func(ctx context.Context, line string) error {
-		verb, number, _ := strings.Cut(line, " ")
-		n, _ := strconv.ParseInt(number, 10, 64)
-		switch verb {
-		case "acquire":
-			return s.Acquire(ctx, n)
-		case "try":
-			if !s.TryAcquire(n) {
-				return ErrLocked
-			}
-		case "release":
-			s.Release(n)
-		case "close":
-			return s.Close()
-		}
-		return nil
-	})
+	kit.ServeSemaphore(s)
 }
 
 func semName(t testing.TB) string { return filepath.Join(tempDir(t), "sem") }
