@@ -14,6 +14,7 @@ import (
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/longtest"
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 )
 
 func init() { children["increment"] = increment }
@@ -39,7 +40,7 @@ func TestManyProcessesLoseNoTransform(t *testing.T) {
 	if !longtest.Enabled() {
 		each = 20
 	}
-	together(processes, func() {
+	kit.Hammer(t, processes, 1, func(int) {
 		if err := proc.Command("increment", path, strconv.Itoa(each)).Run(); err != nil {
 			t.Error(err)
 		}
@@ -58,7 +59,7 @@ func TestKilledProcessesLoseNoTransform(t *testing.T) {
 	if !longtest.Enabled() {
 		lives = 8
 	}
-	together(6, func() {
+	kit.Hammer(t, 6, 1, func(int) {
 		for range lives {
 			n, err := countAndKill(path)
 			if err != nil {

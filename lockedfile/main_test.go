@@ -8,14 +8,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 )
 
 // children are what the test binary does in child processes.
@@ -34,12 +33,13 @@ func TestMain(m *testing.M) {
 
 var bg = context.Background()
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+// These are short names for helpers that tests of several packages use.
+var (
+	must        = kit.Must
+	start       = kit.Start
+	finish      = kit.Finish
+	wantBlocked = kit.Pending
+)
 
 // newFile returns the path of a new file with the contents.
 func newFile(t testing.TB, contents string) string {
@@ -116,48 +116,6 @@ func needReplace(t testing.TB) {
 	if !canReplace {
 		t.Skip("an open file can neither be replaced nor removed on this system")
 	}
-}
-
-// start runs call on a goroutine and returns a channel with its result.
-func start(call func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- call() }()
-	return done
-}
-
-// finish waits for a result of start, on however slow a machine.
-func finish(t testing.TB, done <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(time.Minute):
-		t.Fatal("still waiting")
-		return nil
-	}
-}
-
-// wantBlocked fails if a result of start is there.
-func wantBlocked(t testing.TB, done <-chan error) {
-	t.Helper()
-	select {
-	case err := <-done:
-		t.Fatalf("did not block: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-}
-
-// together runs f on n goroutines and waits for them.
-func together(n int, f func()) {
-	var wg sync.WaitGroup
-	wg.Add(n)
-	for range n {
-		go func() {
-			defer wg.Done()
-			f()
-		}()
-	}
-	wg.Wait()
 }
 
 // addOne is a function for Transform. It adds one to a number.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/interlock-go/interlock"
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 )
 
 // children are what the test binary does in child processes.
@@ -43,12 +44,7 @@ func run(args []string) {
 	}
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = kit.Must
 
 func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "pid") }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 )
 
 func init() {
@@ -72,7 +73,7 @@ func TestLockWhileFileIsReplaced(t *testing.T) {
 	p := proc.Start("replace", path)
 	defer p.Kill()
 	p.Expect("ready")
-	before := descriptors(t)
+	before := kit.Descriptors(t, "self")
 	locked, unstable := 0, 0
 	for begin := time.Now(); time.Since(begin) < time.Second; {
 		f, err := flocked(path)
@@ -90,19 +91,9 @@ func TestLockWhileFileIsReplaced(t *testing.T) {
 	if locked == 0 {
 		t.Error("never locked")
 	}
-	if after := descriptors(t); after != before {
+	if after := kit.Descriptors(t, "self"); after != before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
-}
-
-// descriptors returns how many descriptors are open.
-func descriptors(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // count adds one to the number in a file, many times. It holds the lock of

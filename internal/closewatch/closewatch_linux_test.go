@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock/internal/proc"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,12 +33,7 @@ func opener(args []string) {
 	in.ReadString('\n')
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = kit.Must
 
 func newWatcher(t testing.TB) *Watcher {
 	t.Helper()

@@ -15,47 +15,22 @@ import (
 
 	"github.com/interlock-go/interlock/internal/offload"
 	"github.com/interlock-go/interlock/internal/proclocks"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"golang.org/x/sys/unix"
 )
 
-// patience is for what happens unless something is broken, however slow the
-// machine.
-const patience = time.Minute
+// These are short names for helpers that tests of several packages use.
+var (
+	must          = kit.Must
+	start         = kit.Start
+	finish        = kit.Finish
+	waitFor       = kit.WaitFor
+	noDescriptors = kit.NoDescriptors
+)
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+const patience = kit.Patience
 
-func waitFor(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	for begin := time.Now(); !cond(); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatal("not in time: " + what)
-		}
-	}
-}
-
-// start runs call on a goroutine and returns a channel with its result.
-func start(call func() error) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- call() }()
-	return done
-}
-
-// finish waits for a result of start.
-func finish(t testing.TB, done <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(patience):
-		t.Fatal("it does not end")
-		return nil
-	}
-}
+func descriptors(t testing.TB) int { return kit.Descriptors(t, "self") }
 
 // A file is a file in its test's directory.
 type file string
@@ -352,13 +327,6 @@ func TestGrantThatRacesWithTheContext(t *testing.T) {
 	})
 }
 
-func descriptors(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
-}
-
 func TestCancelsLeaveNothingBehind(t *testing.T) {
 	forAll(t, func(t *testing.T, do func(ctx context.Context, fd int, call func(fd int) error) error, l lock) {
 		f := newFile(t)
@@ -431,20 +399,6 @@ func TestTooManyWaits(t *testing.T) {
 			}
 		})
 	}
-}
-
-// noDescriptors lets no file be opened until restore is called, or the test
-// ends.
-func noDescriptors(t testing.TB) (restore func()) {
-	t.Helper()
-	var limit unix.Rlimit
-	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
-	low := limit
-	low.Cur = 3
-	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
-	restore = func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) }
-	t.Cleanup(restore)
-	return restore
 }
 
 func TestWithoutDescriptors(t *testing.T) {

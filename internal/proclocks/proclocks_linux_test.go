@@ -15,15 +15,11 @@ import (
 	"time"
 
 	"github.com/interlock-go/interlock/internal/need"
+	"github.com/interlock-go/interlock/internal/systemtest/kit"
 	"golang.org/x/sys/unix"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = kit.Must
 
 // open opens the file at path, and creates it if needed, for the time of the
 // test.
