@@ -5,7 +5,7 @@ package interlock
 import (
 	"errors"
 	"io/fs"
-	"syscall"
+	"os"
 	"time"
 
 	"github.com/interlock-go/interlock/internal/atpath"
@@ -66,8 +66,9 @@ func openFile(path string, create bool, perm fs.FileMode) (*sysFile, error) {
 		return nil, err
 	}
 	var st unix.Stat_t
-	if err = uninterrupted(func() error { return unix.Fstat(f.fd, &st) }); err == nil {
-		err = regular(&st)
+	err = uninterrupted(func() error { return unix.Fstat(f.fd, &st) })
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = atpath.ErrAgain // not the file that checkFile saw
 	}
 	if err != nil {
 		f.close()
@@ -128,31 +129,6 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-// regular returns an error unless the file is a regular file.
-func regular(st *unix.Stat_t) error {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return nil
-	case unix.S_IFLNK:
-		return &notRegularError{"a symbolic link", unix.ELOOP}
-	case unix.S_IFDIR:
-		return &notRegularError{"a directory", unix.EISDIR}
-	case unix.S_IFIFO:
-		return &notRegularError{"a FIFO", unix.EINVAL}
-	case unix.S_IFSOCK:
-		return &notRegularError{"a socket", unix.EINVAL}
-	}
-	return &notRegularError{"a device", unix.EINVAL}
-}
-
-type notRegularError struct {
-	what string
-	err  syscall.Errno
-}
-
-func (e *notRegularError) Error() string { return "is " + e.what + ", not a regular file" }
-func (e *notRegularError) Unwrap() error { return e.err }
-
 // remembersAbsence reports whether this machine caches the directory of the
 // file, and so may not see yet that another machine created a file in it.
 func (f *sysFile) remembersAbsence() bool { return f.nfs }
@@ -191,11 +167,11 @@ func (f *sysFile) writeStart(data []byte) error {
 
 // checkFile returns an error if anything other than a regular file is at path.
 func checkFile(path string) error {
-	var st unix.Stat_t
-	if lstat(path, &st) != nil {
+	info, err := os.Lstat(path)
+	if err != nil {
 		return nil
 	}
-	return regular(&st)
+	return atpath.CheckRegular(info.Mode())
 }
 
 // close closes the descriptor. Closing its last copy releases the locks.

@@ -2,7 +2,11 @@
 
 package atpath
 
+import "syscall"
+
 const nonBlocking = 0
+
+var errLink error = syscall.EINVAL
 
 func isStale(error) bool { return false }
 

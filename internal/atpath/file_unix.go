@@ -10,6 +10,9 @@ import (
 // nonBlocking lets [OpenRegular] return if a FIFO takes the place of the file.
 const nonBlocking = syscall.O_NONBLOCK
 
+// errLink is the error of open(2) for a symbolic link, with O_NOFOLLOW.
+const errLink = syscall.ELOOP
+
 func isStale(err error) bool { return errors.Is(err, syscall.ESTALE) }
 
 // isLeased reports whether err, from opening a file with [nonBlocking], says

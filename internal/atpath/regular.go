@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/interlock-go/interlock/internal/paths"
@@ -62,20 +63,28 @@ func OpenRegular(path string, flag int, stat func(path string) (fs.FileInfo, err
 // CheckRegular returns an error that says what kind of file has the mode,
 // unless that is a regular file.
 func CheckRegular(mode fs.FileMode) error {
-	kind := "a device"
 	switch mode.Type() {
 	case 0:
 		return nil
 	case fs.ModeDir:
-		kind = "a directory"
+		return &notRegularError{"is a directory, not a regular file", syscall.EISDIR}
 	case fs.ModeSymlink:
-		kind = "a symbolic link"
+		return &notRegularError{"is a symbolic link, not a regular file", errLink}
 	case fs.ModeNamedPipe:
-		kind = "a FIFO"
+		return &notRegularError{"is a FIFO, not a regular file", syscall.EINVAL}
 	case fs.ModeSocket:
-		kind = "a socket"
+		return &notRegularError{"is a socket, not a regular file", syscall.EINVAL}
 	case fs.ModeIrregular:
-		return errors.New("is not a regular file")
+		return &notRegularError{"is not a regular file", syscall.EINVAL}
 	}
-	return errors.New("is " + kind + ", not a regular file")
+	return &notRegularError{"is a device, not a regular file", syscall.EINVAL}
 }
+
+// A notRegularError wraps the error of the system that comes closest.
+type notRegularError struct {
+	text string
+	err  error
+}
+
+func (e *notRegularError) Error() string { return e.text }
+func (e *notRegularError) Unwrap() error { return e.err }

@@ -6,22 +6,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 func TestCheckRegular(t *testing.T) {
-	for mode, want := range map[fs.FileMode]string{
-		fs.ModeDir | 0o755:                  "is a directory, not a regular file",
-		fs.ModeSymlink:                      "is a symbolic link, not a regular file",
-		fs.ModeNamedPipe | 0o600:            "is a FIFO, not a regular file",
-		fs.ModeSocket:                       "is a socket, not a regular file",
-		fs.ModeDevice:                       "is a device, not a regular file",
-		fs.ModeDevice | fs.ModeCharDevice:   "is a device, not a regular file",
-		fs.ModeIrregular:                    "is not a regular file",
-		fs.ModeDir | fs.ModeSticky | 0o1777: "is a directory, not a regular file",
+	for mode, want := range map[fs.FileMode]struct {
+		text string
+		err  error
+	}{
+		fs.ModeDir | 0o755:                  {"is a directory, not a regular file", syscall.EISDIR},
+		fs.ModeSymlink:                      {"is a symbolic link, not a regular file", errLink},
+		fs.ModeNamedPipe | 0o600:            {"is a FIFO, not a regular file", syscall.EINVAL},
+		fs.ModeSocket:                       {"is a socket, not a regular file", syscall.EINVAL},
+		fs.ModeDevice:                       {"is a device, not a regular file", syscall.EINVAL},
+		fs.ModeDevice | fs.ModeCharDevice:   {"is a device, not a regular file", syscall.EINVAL},
+		fs.ModeIrregular:                    {"is not a regular file", syscall.EINVAL},
+		fs.ModeDir | fs.ModeSticky | 0o1777: {"is a directory, not a regular file", syscall.EISDIR},
 	} {
-		if err := CheckRegular(mode); err == nil || err.Error() != want {
-			t.Errorf("%v: got %v, want %s", mode, err, want)
+		if err := CheckRegular(mode); err == nil || err.Error() != want.text || !errors.Is(err, want.err) {
+			t.Errorf("%v: got %v, want %s", mode, err, want.text)
 		}
 	}
 	if err := CheckRegular(fs.ModeSetuid | fs.ModeSticky | 0o755); err != nil {

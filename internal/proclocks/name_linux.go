@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/interlock-go/interlock/internal/atpath"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,22 +19,22 @@ import (
 func nameOf(path string) (string, error) {
 	// O_PATH, since opening a FIFO or a device can have an effect on it.
 	// Besides, closing any other descriptor would release the POSIX locks that
-	// this process has on the file.
-	// By package os, which repeats a call that a signal interrupts.
+	// this process has on the file. Package os repeats calls that a signal
+	// interrupts.
 	f, err := os.OpenFile(path, unix.O_PATH, 0)
 	if err != nil {
-		return "", errors.Unwrap(err)
+		return "", err
 	}
 	defer f.Close()
 	info, err := f.Stat()
+	if err == nil {
+		err = atpath.CheckRegular(info.Mode())
+	}
 	if err != nil {
 		return "", err
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	if err := regular(st.Mode); err != nil {
-		return "", err
-	}
-	major, minor, err := mountDevice(int(f.Fd()))
+	major, minor, err := mountDevice(f.Fd())
 	if err == errNoMount {
 		major, minor, err = unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)), nil
 	}
@@ -43,7 +44,7 @@ func nameOf(path string) (string, error) {
 var errNoMount = errors.New("interlock: the mount is not in the list of mounts")
 
 // mountDevice returns the device of the mount that fd is on, by its mount ID.
-func mountDevice(fd int) (major, minor uint32, err error) {
+func mountDevice(fd uintptr) (major, minor uint32, err error) {
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
 		return 0, 0, err
@@ -65,28 +66,3 @@ func mountDevice(fd int) (major, minor uint32, err error) {
 	}
 	return 0, 0, errNoMount
 }
-
-// regular returns an error unless mode is that of a regular file.
-func regular(mode uint32) error {
-	switch mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return nil
-	case unix.S_IFDIR:
-		return &notRegularError{"a directory", unix.EISDIR}
-	case unix.S_IFIFO:
-		return &notRegularError{"a FIFO", unix.EINVAL}
-	case unix.S_IFSOCK:
-		return &notRegularError{"a socket", unix.EINVAL}
-	}
-	return &notRegularError{"a device", unix.EINVAL}
-}
-
-// A notRegularError says what a file is instead of a regular one. It wraps the
-// error of the system that comes closest.
-type notRegularError struct {
-	what string
-	err  unix.Errno
-}
-
-func (e *notRegularError) Error() string { return "not a regular file but " + e.what }
-func (e *notRegularError) Unwrap() error { return e.err }

@@ -127,11 +127,11 @@ func TestOfRefusesOtherFiles(t *testing.T) {
 		err  error
 		text string
 	}{
-		dir:             {unix.EISDIR, "not a regular file but a directory"},
-		join("fifo"):    {unix.EINVAL, "not a regular file but a FIFO"},
-		join("socket"):  {unix.EINVAL, "not a regular file but a socket"},
-		"/dev/null":     {unix.EINVAL, "not a regular file but a device"},
-		join("missing"): {fs.ErrNotExist, "no such file or directory"},
+		dir:             {unix.EISDIR, "is a directory, not a regular file"},
+		join("fifo"):    {unix.EINVAL, "is a FIFO, not a regular file"},
+		join("socket"):  {unix.EINVAL, "is a socket, not a regular file"},
+		"/dev/null":     {unix.EINVAL, "is a device, not a regular file"},
+		join("missing"): {fs.ErrNotExist, "open " + join("missing") + ": no such file or directory"},
 	} {
 		if locks, err := Of(path); !errors.Is(err, want.err) || err.Error() != want.text || locks != nil {
 			t.Errorf("%s: %v, %v, want %s", path, locks, err, want.text)
