@@ -23,11 +23,25 @@ import (
 // unless it is woken. So a test sees that a wake-up is missing even on a busy
 // machine. After the time asleep, the head is in its long pause; if something
 // wakes it, it wakes within the time soon.
-func sleepLong(t *testing.T) (asleep, soon time.Duration) {
+func sleepLong(t *testing.T) {
 	longest, growth := longestPause, pauseGrowth
 	longestPause, pauseGrowth = 20*time.Second, 2500
 	t.Cleanup(func() { longestPause, pauseGrowth = longest, growth })
-	return time.Second / 10, 5 * time.Second
+}
+
+const asleep, soon = time.Second / 10, 5 * time.Second
+
+// finishSoon calls event, and fails the test unless that soon ends the call
+// behind w. It returns the result of the call.
+func finishSoon(t *testing.T, w <-chan error, event func()) error {
+	t.Helper()
+	begin := time.Now()
+	event()
+	err := finish(t, w)
+	if d := time.Since(begin); d > soon {
+		t.Errorf("the head woke after %v", d)
+	}
+	return err
 }
 
 // neverPoll is a poll interval with which polling helps no test: a lost wake-up
@@ -44,17 +58,12 @@ func wakesHead(t *testing.T, s *FileSemaphore, hold, event func()) {
 		t.Skip("the head polls on a remote file system")
 	}
 	s.opts.poll = neverPoll
-	asleep, soon := sleepLong(t)
+	sleepLong(t)
 	for range 3 {
 		hold()
 		w := acquiring(t.Context(), s, 1)
 		time.Sleep(asleep)
-		begin := time.Now()
-		event()
-		must(t, finish(t, w))
-		if d := time.Since(begin); d > soon {
-			t.Errorf("the head woke after %v", d)
-		}
+		must(t, finishSoon(t, w, event))
 		s.Release(1)
 	}
 }
@@ -62,7 +71,7 @@ func wakesHead(t *testing.T, s *FileSemaphore, hold, event func()) {
 // The head sleeps in different ways, depending on the file system and on
 // whether other processes hold units.
 func TestReleaseAndCancelWakeHeadOfSameProcess(t *testing.T) {
-	asleep, soon := sleepLong(t)
+	sleepLong(t)
 	rounds := 1
 	if longtest.Enabled() {
 		rounds = 5
@@ -85,23 +94,13 @@ func TestReleaseAndCancelWakeHeadOfSameProcess(t *testing.T) {
 				for range rounds {
 					w := acquiring(t.Context(), s, 1)
 					time.Sleep(asleep)
-					begin := time.Now()
-					s.Release(1)
-					must(t, finish(t, w))
-					if d := time.Since(begin); d > soon {
-						t.Errorf("a release woke the head after %v", d)
-					}
+					must(t, finishSoon(t, w, func() { s.Release(1) }))
 
 					ctx, cancel := context.WithCancel(t.Context())
 					w = acquiring(ctx, s, 1)
 					time.Sleep(asleep)
-					begin = time.Now()
-					cancel()
-					if err := finish(t, w); err != context.Canceled {
+					if err := finishSoon(t, w, cancel); err != context.Canceled {
 						t.Errorf("Acquire returned %v", err)
-					}
-					if d := time.Since(begin); d > soon {
-						t.Errorf("a cancel woke the head after %v", d)
 					}
 					waitFor(t, "the canceled head leaves", func() bool { return queuedFor(s) == 0 })
 				}
@@ -198,7 +197,7 @@ func TestCloseBeforeScanShortensSleep(t *testing.T) {
 // The next waiter of a process becomes the head as soon as the head has its
 // units. Each of them gets the wake-up that is meant for it.
 func TestReleasesWakeOneHeadAfterAnother(t *testing.T) {
-	asleep, soon := sleepLong(t)
+	sleepLong(t)
 	name := semName(t)
 	s, other := newSemaphore(t, name, 2), newSemaphore(t, name, 2)
 	s.opts.poll = neverPoll
@@ -211,12 +210,7 @@ func TestReleasesWakeOneHeadAfterAnother(t *testing.T) {
 		second := acquiring(t.Context(), s, 1)
 		time.Sleep(asleep)
 		for _, w := range []<-chan error{first, second} {
-			begin := time.Now()
-			s.Release(1)
-			must(t, finish(t, w))
-			if d := time.Since(begin); d > soon {
-				t.Errorf("a waiter woke after %v", d)
-			}
+			must(t, finishSoon(t, w, func() { s.Release(1) }))
 		}
 	}
 	s.Release(1)
@@ -258,7 +252,7 @@ func gateOfTurnTaken(t *testing.T, s *FileSemaphore) bool {
 func TestHeadThatCannotWatchPolls(t *testing.T) {
 	for _, why := range []string{"remote", "no inotify", "too many waits"} {
 		t.Run(why, func(t *testing.T) {
-			asleep, soon := sleepLong(t)
+			sleepLong(t)
 			name := semName(t)
 			if why == "remote" {
 				_, name = mountFUSE(t, "works")
@@ -275,12 +269,7 @@ func TestHeadThatCannotWatchPolls(t *testing.T) {
 			must(t, other.Acquire(t.Context(), 1))
 			w := acquiring(t.Context(), s, 1)
 			time.Sleep(asleep)
-			begin := time.Now()
-			other.Release(1)
-			must(t, finish(t, w))
-			if d := time.Since(begin); d > soon {
-				t.Errorf("the head noticed after %v", d)
-			}
+			must(t, finishSoon(t, w, func() { other.Release(1) }))
 			s.Release(1)
 		})
 	}
@@ -322,7 +311,7 @@ func breakWatcher(t *testing.T, w *closewatch.Watcher) {
 // A file may be closed a little before its lock is free, for example when a
 // process dies. The head looks again soon.
 func TestHeadLooksAgainAfterClose(t *testing.T) {
-	asleep, soon := sleepLong(t)
+	sleepLong(t)
 	s := newSemaphore(t, semName(t), 1)
 	for range 3 {
 		f := Must(os.OpenFile(s.slotPath(0), os.O_RDWR|os.O_CREATE, 0o600))
