@@ -94,6 +94,7 @@ func (f *lockFile) open(ctx context.Context) (*sysFile, error) {
 		if s.local && f.deleted(s) {
 			err = f.fail(ctx, "open", errDeleted)
 		}
+	case atpath.ErrAgain:
 	default:
 		err = f.fail(ctx, "open", err)
 	}

@@ -142,6 +142,48 @@ func TestLockThatIsDenied(t *testing.T) {
 	}
 }
 
+// If a FIFO takes the place of the file between two calls, the constructor says
+// so, or opens the file when it is back.
+func TestConstructorWhileFileChangesKind(t *testing.T) {
+	dir := t.TempDir()
+	path, fifo := filepath.Join(dir, "lock"), filepath.Join(dir, "fifo")
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, unix.Mkfifo(fifo, 0o600))
+	stop := make(chan struct{})
+	swapping := start(func() error {
+		for {
+			select {
+			case <-stop:
+				return nil
+			default:
+			}
+			if err := unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, fifo, unix.RENAME_EXCHANGE); err != nil {
+				return err
+			}
+		}
+	})
+	opened, refused := 0, 0
+	for begin := time.Now(); time.Since(begin) < time.Second/4; {
+		m, err := NewFileRWMutex(path)
+		switch {
+		case err == nil:
+			opened++
+			m.Close()
+		case errors.Is(err, unix.EINVAL):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	if err := finish(t, swapping); err == unix.EINVAL {
+		t.Skip("files cannot be exchanged here")
+	} else {
+		must(t, err)
+	}
+	t.Logf("opened %d times, refused %d times", opened, refused)
+}
+
 // A constructor waits for a process that has a lease on the file. The kernel
 // asks that process to give up the lease.
 func TestConstructorWaitsForLease(t *testing.T) {

@@ -32,7 +32,8 @@ const longestPoll = 20 * time.Millisecond
 const openFlags = unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 
 // openFile opens the regular file at path, for writing if possible. It creates
-// the file if create is set.
+// the file if create is set. The error is [atpath.ErrAgain] if another kind of
+// file takes the place of the file at the same time.
 func openFile(path string, create bool, perm fs.FileMode) (*sysFile, error) {
 	// Look first: opening a FIFO or a device has effects.
 	if err := checkFile(path); err != nil {
